@@ -1,0 +1,54 @@
+"""Time and randomness, and nothing else: the only place that reads either (invariant 2).
+
+A `Clock` is handed to whoever needs it. `SystemClock` is the real one; tests and the simulation hand in a seeded one
+whose time they move.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where time and fresh ids come from."""
+
+    def now(self) -> float:
+        """Wall-clock time in Unix seconds: for stamps that people and clients read."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that only grow: for durations and deadlines."""
+        ...
+
+    def new_id(self, prefix: str) -> str:
+        """Return `prefix` plus 24 hexadecimal digits (96 random bits)."""
+        ...
+
+    def token(self, n_bytes: int) -> bytes:
+        """Return `n_bytes` of secret randomness, for keys."""
+        ...
+
+    def fraction(self) -> float:
+        """Return a random number in [0, 1), for jitter and weighted choice."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock and randomness."""
+
+    now = staticmethod(time.time)
+    monotonic = staticmethod(time.monotonic)
+
+    def new_id(self, prefix: str) -> str:
+        """Return `prefix` plus 24 hexadecimal digits."""
+        return prefix + secrets.token_hex(12)
+
+    def token(self, n_bytes: int) -> bytes:
+        """Return `n_bytes` from the system's secure source."""
+        return secrets.token_bytes(n_bytes)
+
+    def fraction(self) -> float:
+        """Return a random number in [0, 1)."""
+        return secrets.randbelow(1 << 53) / (1 << 53)
