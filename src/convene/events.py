@@ -1,0 +1,244 @@
+"""What a turn emits, and `Fold`, which gathers it into one answer (invariant 3: events are the truth).
+
+A plain reply is the fold of a turn's events, a stream is the same events as frames; there is no other path. Providers
+emit the generation events, `serving/` adds the rest. Pure values; nothing here knows JSON or HTTP.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from convene.messages import ToolCall
+from convene.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+StepKind = Literal["plan", "model", "search", "fetch", "tool", "agent", "judge"]
+StepStatus = Literal["pending", "running", "done", "failed", "skipped"]
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """One generated token with its natural-log probability and rivals (OAI-21)."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+    top_logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class Began(msgspec.Struct, frozen=True):
+    """The upstream has answered at all: its own name for the model and which upstream serves."""
+
+    upstream: str
+    model: str
+    fingerprint: str | None = None
+
+
+class TextDelta(msgspec.Struct, frozen=True):
+    """A piece of the answer's text in choice `choice`."""
+
+    text: str
+    choice: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True):
+    """A piece of the model's reasoning, never part of the content (OAI-48)."""
+
+    text: str
+    choice: int = 0
+
+
+class RefusalDelta(msgspec.Struct, frozen=True):
+    """A piece of a model's refusal text (OAI-43)."""
+
+    text: str
+    choice: int = 0
+
+
+class CallDelta(msgspec.Struct, frozen=True):
+    """A piece of a call of a client's function. `id` and `name` come once, on the call's first piece (SSE-08)."""
+
+    index: int
+    arguments: str = ""
+    id: str | None = None
+    name: str | None = None
+    choice: int = 0
+
+
+class Finished(msgspec.Struct, frozen=True):
+    """Choice `choice` is complete."""
+
+    reason: FinishReason
+    choice: int = 0
+
+
+class UsageReported(msgspec.Struct, frozen=True):
+    """Tokens used by one generation; several of them add up."""
+
+    usage: Usage
+
+
+class StepChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
+    """The new state of one step of an agentic turn; readers fold them by `id` (decisions, shapes of the extras)."""
+
+    id: str
+    kind: StepKind
+    name: str
+    status: StepStatus
+    depends_on: tuple[str, ...] = ()
+    summary: str = ""
+    started_at: float | None = None
+    ended_at: float | None = None
+    usage: dict[str, int] | None = None
+    detail: dict[str, object] | None = None
+
+
+class Cited(msgspec.Struct, frozen=True):
+    """A source of the answer; the indexes count characters of the final text (OAI-44)."""
+
+    url: str
+    title: str
+    start_index: int
+    end_index: int
+
+
+class ToolRan(msgspec.Struct, frozen=True, kw_only=True):
+    """A server-side tool or agent ran: one item of `executable_data`."""
+
+    id: str
+    tool_name: str
+    type: Literal["tool_call", "agent_manifest"] = "tool_call"
+    args: dict[str, object] = {}
+    result: object = None
+    status: Literal["done", "failed"] = "done"
+    agent: dict[str, object] | None = None
+
+
+class Noticed(msgspec.Struct, frozen=True):
+    """Something the caller should know, for `metadata.notices`."""
+
+    code: str
+    message: str
+
+
+Event = (
+    Began
+    | TextDelta
+    | ReasoningDelta
+    | RefusalDelta
+    | CallDelta
+    | Finished
+    | UsageReported
+    | StepChanged
+    | Cited
+    | ToolRan
+    | Noticed
+)
+
+
+class GrowingCall:
+    """A client call while its pieces arrive."""
+
+    __slots__ = ("id", "name", "pieces")
+
+    def __init__(self, call_id: str, name: str) -> None:
+        self.id = call_id
+        self.name = name
+        self.pieces: list[str] = []
+
+
+class Choice:
+    """One choice while it is gathered."""
+
+    __slots__ = ("calls", "finish", "logprobs", "reasoning", "refusal", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: dict[int, GrowingCall] = {}
+        self.logprobs: list[TokenLogprob] = []
+        self.finish: FinishReason | None = None
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls in the order of their index."""
+        calls = (self.calls[index] for index in sorted(self.calls))
+        return tuple(ToolCall(call.id, call.name, "".join(call.pieces)) for call in calls)
+
+    def grow_call(self, piece: CallDelta) -> None:
+        """Add one piece to the call it belongs to."""
+        call = self.calls.get(piece.index)
+        if call is None:
+            call = self.calls[piece.index] = GrowingCall(piece.id or "", piece.name or "")
+        call.pieces.append(piece.arguments)
+
+
+class Fold:
+    """Gathers events into an answer, one `add` an event; readable at any moment, also after a failure."""
+
+    __slots__ = ("began", "choices", "citations", "notices", "steps", "tools", "usage")
+
+    def __init__(self) -> None:
+        self.choices: dict[int, Choice] = {}
+        self.usage: Usage | None = None
+        self.began: Began | None = None
+        self.steps: dict[str, StepChanged] = {}
+        self.tools: list[ToolRan] = []
+        self.citations: list[Cited] = []
+        self.notices: list[Noticed] = []
+
+    def choice(self, index: int) -> Choice:
+        """Return choice `index`, made when first named."""
+        found = self.choices.get(index)
+        if found is None:
+            found = self.choices[index] = Choice()
+        return found
+
+    def add(self, event: Event) -> None:
+        """Take one event in. Rows of a table, one kind of event each."""
+        match event:
+            case TextDelta():
+                choice = self.choice(event.choice)
+                choice.text.append(event.text)
+                choice.logprobs.extend(event.logprobs)
+            case Finished():
+                self.choice(event.choice).finish = event.reason
+            case UsageReported():
+                self.usage = event.usage if self.usage is None else self.usage + event.usage
+            case ReasoningDelta():
+                self.choice(event.choice).reasoning.append(event.text)
+            case CallDelta():
+                self.choice(event.choice).grow_call(event)
+            case Began():
+                self.began = event
+            case _:
+                self._add_rare(event)
+
+    def _add_rare(self, event: Event) -> None:
+        match event:
+            case RefusalDelta():
+                self.choice(event.choice).refusal.append(event.text)
+            case StepChanged():
+                self.steps[event.id] = event
+            case ToolRan():
+                self.tools.append(event)
+            case Cited():
+                self.citations.append(event)
+            case Noticed():
+                self.notices.append(event)
+            case _:  # the common kinds were taken by `add`
+                pass
+
+
+def fold(events: Iterable[Event]) -> Fold:
+    """Return the whole of `events` gathered."""
+    gathered = Fold()
+    for event in events:
+        gathered.add(event)
+    return gathered
