@@ -1,0 +1,139 @@
+"""The face of this room: what `api/` knows of the use cases behind it.
+
+Values a request is made of once HTTP has been taken off, and the seams `app.py` fills: `Turns` answers chats,
+`Catalog` knows the models, `Gatekeeper` knows the keys.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from convene.providers.base import Capabilities, Embeddings, Generation
+from convene.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from convene.events import Event
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is asking, proved by a key: the owner owns sessions and runs, the key id is what logs may show."""
+
+    key_id: str
+    owner: str
+    name: str = ""
+    plan: str = "owner"
+    models: tuple[str, ...] | None = None
+    scopes: tuple[str, ...] = ()
+
+
+class Agentic(msgspec.Struct, frozen=True, kw_only=True):
+    """The ASI:One fields of one request (CHAT-17 to 22), carried in the turn for the rooms that act on them.
+
+    `web_search` is also true for OpenAI's `web_search_options` (OAI-24). `agent_address` names the caller, for audit.
+    """
+
+    web_search: bool = False
+    web_search_options: dict[str, object] | None = None
+    planner_mode: bool = False
+    study_mode: bool = False
+    server_tools: bool = True
+    agent_address: str | None = None
+    session_id: str | None = None
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A chat completion as asked: the requested model's name, what to generate, how agentic."""
+
+    model: str
+    generation: Generation
+    agentic: Agentic = Agentic()
+    metadata: dict[str, str] = {}
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What is known of a turn so far: filled while it runs, read by the access log and, later, the ledger."""
+
+    model: str = ""
+    upstream: str = ""
+    usage: Usage | None = None
+    finish: str = ""
+    first_event_ms: float | None = None
+
+
+class Turn(Protocol):
+    """One accepted chat request."""
+
+    id: str
+    created: int
+    model: str
+    outcome: Outcome
+
+    def events(self) -> AsyncGenerator[Event]:
+        """Run it. Raises `ConveneError`; closing the generator cancels the work and settles what was used."""
+        ...
+
+
+class Turns(Protocol):
+    """Answers chats."""
+
+    def start(self, request: ChatRequest, principal: Principal) -> Turn:
+        """Accept a request, or raise `NotFound` (model), `Forbidden`, or `BadRequest` naming the field."""
+        ...
+
+
+class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
+    """One name a client may use, with the real limits of what is deployed behind it (MODEL-05)."""
+
+    id: str
+    created: int
+    owned_by: str
+    upstream: str
+    target: str
+    kind: str = "chat"
+    aliases: tuple[str, ...] = ()
+    alias_of: str | None = None
+    notes: str = ""
+    capabilities: Capabilities | None = None
+    dimensions: int | None = None
+
+
+class Catalog(Protocol):
+    """The models as clients see them."""
+
+    def cards(self, principal: Principal) -> Sequence[ModelCard]:
+        """Return the models this caller may use, aliases included."""
+        ...
+
+    def card(self, name: str, principal: Principal) -> ModelCard:
+        """Return one by name or alias. Raises `NotFound` (`model_not_found`)."""
+        ...
+
+    def readiness(self) -> dict[str, str | None]:
+        """Return each deployed model's reason for not being ready, None when it is. Never calls a model (OPS-01)."""
+        ...
+
+
+class Embedder(Protocol):
+    """Answers embedding requests."""
+
+    async def embed(
+        self, model: str, inputs: Sequence[str | Sequence[int]], dimensions: int | None, principal: Principal
+    ) -> Embeddings:
+        """Return the vectors. Raises `NotFound`, `BadRequest` or `UpstreamFault`."""
+        ...
+
+
+class Gatekeeper(Protocol):
+    """Knows the keys."""
+
+    def admit(self, authorization: str | None) -> Principal | None:
+        """Return who holds this header's key if that is known without a look-up, else None. Raises `Unauthorized`."""
+        ...
+
+    async def look_up(self, authorization: str | None) -> Principal:
+        """Return who holds this header's key, asking the store. Raises `Unauthorized`."""
+        ...
