@@ -60,7 +60,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a model: everything it needs, and nothing of who asked.
 
-    `stream` is what the caller wants; a provider may stream from its host either way. `extra` holds unknown request
+    `stream` is what the caller wants; a provider may stream from its host either way. `spoken` asks for audio too, as
+    the `modalities` and `audio` in `extra` say. `extra` holds unknown request
     fields for hosts that may want them (invariant 7): never logged, never interpreted.
     """
 
@@ -73,6 +74,7 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     response_format: ResponseFormat = ResponseFormat()
     stream: bool = False
     user: str | None = None
+    spoken: bool = False
     extra: dict[str, object] = {}
 
 

@@ -1,0 +1,155 @@
+"""One HTTP request in the hands of an endpoint: its headers, its body, the ways to answer.
+
+A thin face over ASGI, so that endpoints hold no protocol and cost little. `front.py` makes one for each request.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from convene.api.problems import UnsupportedMedia
+from convene.errors import BadRequest, TooLarge
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    from convene.api.problems import Header
+    from convene.serving.base import Outcome, Principal
+
+    Scope = MutableMapping[str, Any]
+    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+JSON_TYPE = b"application/json"
+_encode = msgspec.json.Encoder().encode
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection before its request was whole; there is nobody to answer."""
+
+
+class Call:
+    """One request. `status` is set once a head has been sent, for the access log."""
+
+    __slots__ = (
+        "body_bytes_max",
+        "common",
+        "cross_origin_allowed",
+        "outcome",
+        "params",
+        "path",
+        "principal",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+        "status",
+        "streamed",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.request_id = ""
+        self.body_bytes_max = body_bytes_max
+        self.common: list[Header] = []
+        self.cross_origin_allowed = False
+        self.params: dict[str, str] = {}
+        self.path = ""
+        self.principal: Principal | None = None
+        self.outcome: Outcome | None = None
+        self.status = 0
+        self.streamed = False
+
+    def name(self, request_id: str) -> None:
+        """Give the request its id, which every answer carries (OSDK-07)."""
+        self.request_id = request_id
+        self.common.append((b"x-request-id", request_id.encode()))
+
+    @property
+    def caller(self) -> Principal:
+        """Who is asking; only endpoints whose route needs a key may use it."""
+        if self.principal is None:
+            raise RuntimeError(f"{self.path} is open, yet its endpoint asks who is calling")
+        return self.principal
+
+    def header(self, name: bytes) -> str | None:
+        """Return the first header of that lower-case name, as latin-1 text."""
+        for key, value in self.scope["headers"]:
+            if key == name:
+                text: str = value.decode("latin-1")
+                return text
+        return None
+
+    async def body(self) -> bytes:
+        """Read the whole body, unpacked. Raises `TooLarge`, `UnsupportedMedia`, `BadRequest`, `ClientLeftError`."""
+        message = await self.receive()
+        if message["type"] != "http.request":
+            raise ClientLeftError
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            body = await self._rest(body)
+        if len(body) > self.body_bytes_max:
+            raise self._too_large()
+        encoding = self.header(b"content-encoding")
+        return body if encoding is None else self._unpacked(body, encoding.strip().lower())
+
+    async def _rest(self, first: bytes) -> bytes:
+        pieces, size, more = [first], len(first), True
+        while more:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientLeftError
+            piece: bytes = message.get("body", b"")
+            pieces.append(piece)
+            size += len(piece)
+            if size > self.body_bytes_max:
+                raise self._too_large()
+            more = message.get("more_body", False)
+        return b"".join(pieces)
+
+    def _unpacked(self, body: bytes, encoding: str) -> bytes:
+        """Undo gzip or deflate within the same cap (OAI-28)."""
+        if encoding in {"", "identity"}:
+            return body
+        if encoding not in {"gzip", "deflate"}:
+            raise UnsupportedMedia(f"content-encoding '{encoding[:40]}' is not read here; send gzip, deflate or none.")
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        try:
+            plain = stream.decompress(body, self.body_bytes_max + 1)
+        except zlib.error:
+            raise BadRequest(f"The body is not valid {encoding}.", code="invalid_encoding") from None
+        if len(plain) > self.body_bytes_max:
+            raise self._too_large()
+        if not stream.eof:
+            raise BadRequest(f"The {encoding} body is cut short.", code="invalid_encoding")
+        return plain
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The request body is larger than {self.body_bytes_max} bytes, this server's limit.")
+
+    async def emit(self, message: MutableMapping[str, Any]) -> None:
+        """Send one ASGI message. Raises `ClientLeftError` where ASGI raises `OSError`."""
+        try:
+            await self.send(message)
+        except OSError:
+            raise ClientLeftError from None
+
+    async def reply(
+        self, status: int, body: bytes, content_type: bytes = JSON_TYPE, headers: list[Header] | None = None
+    ) -> None:
+        """Send a whole answer."""
+        self.status = status
+        head = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *self.common]
+        if headers:
+            head += headers
+        await self.emit({"type": "http.response.start", "status": status, "headers": head})
+        await self.emit({"type": "http.response.body", "body": body})
+
+    async def reply_json(self, value: object, status: int = 200) -> None:
+        """Send a value as JSON."""
+        await self.reply(status, _encode(value))

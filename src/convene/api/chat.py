@@ -1,0 +1,89 @@
+"""`POST /v1/chat/completions`: a body to a turn, the turn's events to one JSON body or to a stream of frames."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from convene.api.call import ClientLeftError
+from convene.api.chat_reply import reply_bytes
+from convene.api.chat_request import read_chat
+from convene.api.problems import internal
+from convene.api.sse import ChatFrames
+from convene.errors import Busy, ConveneError
+from convene.events import Fold
+
+if TYPE_CHECKING:
+    from convene.api.call import Call
+    from convene.api.chat_request import ChatCall
+    from convene.api.stream import Stream, Streams
+    from convene.serving.base import Turn, Turns
+
+log = logging.getLogger("convene.chat")
+SHUT_DOWN = Busy("The server is shutting down and could not finish this answer; ask again.")
+
+
+class ChatCompletions:
+    """The endpoint; holds the use case and the open streams."""
+
+    def __init__(self, turns: Turns, streams: Streams) -> None:
+        self._turns = turns
+        self._streams = streams
+
+    async def __call__(self, call: Call) -> None:
+        """Answer one request."""
+        asked = read_chat(await call.body(), call.header(b"x-session-id"))
+        turn = self._turns.start(asked.request, call.caller)
+        call.outcome = turn.outcome
+        if asked.stream:
+            await self._stream(call, asked, turn)
+            return
+        gathered = Fold()
+        async with aclosing(turn.events()) as events:
+            async for event in events:
+                gathered.add(event)
+        await call.reply(200, reply_bytes(gathered, turn, asked, call.request_id))
+
+    async def _stream(self, call: Call, asked: ChatCall, turn: Turn) -> None:
+        frames = ChatFrames(
+            reply_id=turn.id,
+            created=turn.created,
+            model=turn.model,
+            request_id=call.request_id,
+            include_usage=asked.include_usage,
+            legacy_functions=asked.legacy_functions,
+        )
+        stream = self._streams.open(call)
+        try:
+            async with aclosing(turn.events()) as events:
+                async for event in events:
+                    ready = frames.frames(event)
+                    if ready:
+                        await stream.write(ready)
+            await stream.finish(frames.end())
+        except asyncio.CancelledError:
+            with contextlib.suppress(ClientLeftError):
+                await self._fail(stream, SHUT_DOWN)  # reaches nobody when it was the client that left
+            raise
+        except ClientLeftError:
+            raise
+        except ConveneError as fault:
+            if not stream.started:
+                raise
+            log.warning("stream %s ended in a fault: %s %s", call.request_id, fault.message, fault.detail)
+            await self._fail(stream, fault)
+        except Exception:  # whatever else it is: a stream that has begun ends in a frame, never in silence (SSE-16)
+            if not stream.started:
+                raise
+            log.exception("stream %s failed", call.request_id)
+            await self._fail(stream, internal(call.request_id))
+        finally:
+            stream.leave()
+
+    @staticmethod
+    async def _fail(stream: Stream, fault: ConveneError) -> None:
+        if stream.started:
+            await stream.finish(ChatFrames.failure(fault))

@@ -1,0 +1,157 @@
+"""A gathered turn as the JSON of a whole chat completion, and the small shapes that streams share. Pure."""
+
+from __future__ import annotations
+
+import zlib
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from convene.api.shapes import (
+    Annotation,
+    ChatReply,
+    CompletionDetails,
+    JsonObject,
+    Notice,
+    PromptDetails,
+    ReplyChoice,
+    ReplyFunction,
+    ReplyLogprob,
+    ReplyLogprobs,
+    ReplyMessage,
+    ReplyMetadata,
+    ReplyToolCall,
+    ReplyUsage,
+    TopLogprob,
+    UrlCitation,
+)
+from convene.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from convene.api.chat_request import ChatCall
+    from convene.events import Choice, Cited, Fold, StepChanged, TokenLogprob, ToolRan
+    from convene.serving.base import Turn
+
+_encode = msgspec.json.Encoder().encode
+ESTIMATED = Notice("usage_estimated", "The upstream reported no token counts; they are estimated from the text.")
+
+
+def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> bytes:
+    """Return the body of a whole reply: OpenAI's shape and the five extras, always present (decisions)."""
+    if not gathered.choices:
+        gathered.choice(0)
+    choices = [
+        _choice(index, gathered.choices[index], gathered, legacy=call.legacy_functions)
+        for index in sorted(gathered.choices)
+    ]
+    return _encode(
+        ChatReply(
+            id=turn.id,
+            created=turn.created,
+            model=turn.model,
+            choices=choices,
+            usage=usage_of(gathered.usage),
+            metadata=metadata_of(gathered, request_id, turn.model),
+            system_fingerprint=_fingerprint(gathered, seeded=call.request.generation.sampling.seed is not None),
+            service_tier="default" if call.service_tier else UNSET,
+            executable_data=[tool_of(ran) for ran in gathered.tools],
+            intermediate_steps=[step_of(step) for step in gathered.steps.values()],
+            thought=["".join(choice.reasoning) for choice in gathered.choices.values() if choice.reasoning],
+        )
+    )
+
+
+def _choice(index: int, choice: Choice, gathered: Fold, *, legacy: bool) -> ReplyChoice:
+    calls = choice.tool_calls
+    reasoning: str | UnsetType = "".join(choice.reasoning) if choice.reasoning else UNSET
+    text = "".join(choice.text)
+    message = ReplyMessage(
+        content=None if calls and not text else text,
+        refusal="".join(choice.refusal) or None,
+        reasoning_content=reasoning,
+        reasoning=reasoning,
+    )
+    if index == 0 and gathered.citations:
+        message.annotations = [annotation_of(cited) for cited in gathered.citations]
+    finish = choice.finish or "stop"
+    if calls and legacy:
+        message.function_call = ReplyFunction(calls[0].name, calls[0].arguments)
+    elif calls:
+        message.tool_calls = [ReplyToolCall(call.id, ReplyFunction(call.name, call.arguments)) for call in calls]
+    return ReplyChoice(
+        index=index,
+        message=message,
+        finish_reason="function_call" if legacy and finish == "tool_calls" else finish,
+        logprobs=logprobs_of(choice.logprobs) if choice.logprobs else None,
+    )
+
+
+def usage_of(usage: Usage | None) -> ReplyUsage:
+    """Return token counts as clients read them; always an object (COMPAT-01)."""
+    used = usage or Usage()
+    return ReplyUsage(
+        used.prompt_tokens,
+        used.completion_tokens,
+        used.total_tokens,
+        PromptDetails(used.cached_tokens),
+        CompletionDetails(used.reasoning_tokens),
+    )
+
+
+def logprobs_of(tokens: Iterable[TokenLogprob]) -> ReplyLogprobs:
+    """Return log probabilities as clients read them (OAI-21)."""
+    return ReplyLogprobs(
+        [
+            ReplyLogprob(
+                token.token,
+                token.logprob,
+                list(token.token.encode()) if token.bytes is None else token.bytes,
+                [TopLogprob(rival.token, rival.logprob, rival.bytes) for rival in token.top_logprobs],
+            )
+            for token in tokens
+        ]
+    )
+
+
+def annotation_of(cited: Cited) -> Annotation:
+    """Return a citation in OpenAI's form (OAI-44)."""
+    return Annotation(UrlCitation(cited.url, cited.title, cited.start_index, cited.end_index))
+
+
+def step_of(step: StepChanged) -> JsonObject:
+    """Return an item of `intermediate_steps` (decisions, shapes of the extras)."""
+    fields: JsonObject = msgspec.structs.asdict(step)
+    for optional in ("usage", "detail"):
+        if fields[optional] is None:
+            del fields[optional]
+    return fields
+
+
+def tool_of(ran: ToolRan) -> JsonObject:
+    """Return an item of `executable_data` (decisions, shapes of the extras)."""
+    fields: JsonObject = msgspec.structs.asdict(ran)
+    if ran.agent is None:
+        del fields["agent"]
+    return fields
+
+
+def metadata_of(gathered: Fold, request_id: str, model: str) -> ReplyMetadata:
+    """Return `metadata`: where the answer came from and what the caller should know about it."""
+    notices = [Notice(noticed.code, noticed.message) for noticed in gathered.notices]
+    if gathered.usage is not None and gathered.usage.estimated:
+        notices.append(ESTIMATED)
+    upstream = UNSET if gathered.began is None else gathered.began.upstream
+    return ReplyMetadata(request_id, model, upstream, notices)
+
+
+def _fingerprint(gathered: Fold, *, seeded: bool) -> str | UnsetType:
+    """Return the host's own fingerprint, or for a seeded request one of model and upstream (OAI-20)."""
+    began = gathered.began
+    if began is None:
+        return UNSET
+    if began.fingerprint is not None:
+        return began.fingerprint
+    return f"fp_{zlib.crc32(f'{began.upstream}/{began.model}'.encode()):08x}" if seeded else UNSET

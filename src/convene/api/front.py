@@ -1,0 +1,151 @@
+"""The front door: every request passes here once, on its way in and on its way out.
+
+In: a request id, the route, CORS, the key (before the body is read), the endpoint. Out: every error in the one shape
+(`problems.py`), the access log. Plain ASGI; `routes.py` finds the endpoint, `app.py` fills the table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from convene.api.call import Call, ClientLeftError
+from convene.api.problems import body_of, headers_of, internal, status_of
+from convene.errors import ConveneError, Forbidden
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from convene.api.access import AccessLog
+    from convene.api.call import Receive, Scope, Send
+    from convene.api.cors import Cors
+    from convene.api.routes import Router
+    from convene.clock import Clock
+    from convene.serving.base import Gatekeeper
+
+log = logging.getLogger("convene.front")
+_SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+
+
+class Lifespan:
+    """What starts before the first request and stops after the last, in order."""
+
+    def __init__(self, start: Callable[[], Awaitable[None]], stop: Callable[[], Awaitable[None]]) -> None:
+        self.start = start
+        self.stop = stop
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Speak ASGI's lifespan protocol."""
+        await receive()
+        try:
+            await self.start()
+        except Exception as fault:  # the protocol wants the reason as a message, whatever it is
+            log.exception("start failed")
+            await send({"type": "lifespan.startup.failed", "message": str(fault)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+class Front:
+    """The ASGI application."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        gatekeeper: Gatekeeper,
+        clock: Clock,
+        lifespan: Lifespan,
+        cors: Cors,
+        access: AccessLog | None,
+        body_bytes_max: int,
+        loopback_only: bool = False,
+    ) -> None:
+        """`loopback_only`: no keys are asked for, so only requests that name a loopback host pass (decisions 20)."""
+        self._router = router
+        self._gatekeeper = gatekeeper
+        self._clock = clock
+        self._lifespan = lifespan
+        self._cors = cors
+        self._access = access
+        self._body_bytes_max = body_bytes_max
+        self._loopback_only = loopback_only
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._lifespan.run(receive, send)
+            return
+        began_at = self._clock.monotonic()
+        call = Call(scope, receive, send, self._body_bytes_max)
+        try:
+            await self._answer(call)
+        except ConveneError as fault:
+            await self._refuse(call, fault)
+        except ClientLeftError:
+            call.status = 499  # nginx's number for a client that left; only ever seen in the log
+        except asyncio.CancelledError:
+            call.status = call.status or 499
+            raise
+        except Exception:  # the last net: the client learns nothing but where to look, the log learns all
+            log.exception("request %s failed", call.request_id)
+            await self._refuse(call, internal(call.request_id))
+        finally:
+            if self._access is not None:
+                self._access.write(call, self._clock.monotonic() - began_at)
+
+    async def _answer(self, call: Call) -> None:
+        authorization = origin = None
+        incoming: bytes | None = None
+        for name, value in call.scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"x-request-id":
+                incoming = value
+            elif name == b"origin":
+                origin = value
+        call.name(self._request_id(incoming))
+        call.path = call.scope["path"]
+        if origin is not None and await self._cors.apply(call, origin):
+            return
+        if self._loopback_only:
+            _check_host(call, origin)
+        route, call.params = self._router.find(call.scope["method"], call.path)
+        call.path = route.path
+        if not route.open:
+            header = None if authorization is None else authorization.decode("latin-1")
+            call.principal = self._gatekeeper.admit(header) or await self._gatekeeper.look_up(header)
+        await route.endpoint(call)
+
+    def _request_id(self, incoming: bytes | None) -> str:
+        """Take a sane incoming id over, else make one (OSDK-07)."""
+        if incoming is not None:
+            text = incoming.decode("latin-1")
+            if _SANE_ID(text):
+                return text
+        return self._clock.new_id("req_")
+
+    @staticmethod
+    async def _refuse(call: Call, fault: ConveneError) -> None:
+        if call.status:
+            log.error("request %s failed after its head had left: %s", call.request_id, fault.message)
+            raise fault
+        status = status_of(fault)
+        if fault.detail:
+            log.warning("request %s refused with %s: %s", call.request_id, status, fault.detail)
+        await call.reply(status, body_of(fault), headers=headers_of(fault))
+
+
+def _check_host(call: Call, origin: bytes | None) -> None:
+    """Without keys, a web page in the operator's browser must not reach the API by a name it controls."""
+    host = (call.header(b"host") or "").strip().lower()
+    name = host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdigit() else host
+    if name not in LOOPBACK_HOSTS or (origin is not None and not call.cross_origin_allowed):
+        raise Forbidden("This server runs without keys, so it answers only requests to a loopback address.")

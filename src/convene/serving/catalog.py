@@ -1,0 +1,92 @@
+"""Which models there are: names and aliases to deployments, who may use which, and whether each can serve.
+
+`app.py` fills it from the configuration; `turn.py` and `embedding.py` ask it for the model behind a name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convene.errors import NotFound
+from convene.providers.base import ChatModel, EmbeddingModel
+from convene.serving.base import ModelCard, Principal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """One model as deployed: its card and exactly one of `chat` and `embedding`."""
+
+    card: ModelCard
+    chat: ChatModel | None = None
+    embedding: EmbeddingModel | None = None
+
+    def ready(self) -> str | None:
+        """Return None if it can serve, else why not."""
+        model = self.chat if self.chat is not None else self.embedding
+        return "not deployed" if model is None else model.ready()
+
+
+class Catalog:
+    """The deployed models by every name a client may use. Fixed for the life of the process."""
+
+    def __init__(self, deployments: Iterable[Deployment]) -> None:
+        """Take the deployments. A name of one's own wins over another's alias, an earlier alias over a later one."""
+        self._by_id = {deployment.card.id: deployment for deployment in deployments}
+        self._by_name = dict(self._by_id)
+        for deployment in self._by_id.values():
+            for alias in deployment.card.aliases:
+                self._by_name.setdefault(alias, deployment)
+
+    def chat(self, name: str, principal: Principal) -> tuple[ModelCard, ChatModel]:
+        """Return the chat model behind a name or alias. Raises `NotFound`."""
+        deployment = self._find(name, principal)
+        if deployment.chat is None:
+            raise NotFound(
+                f"The model '{name}' makes embeddings, not chat completions.", code="model_not_found", param="model"
+            )
+        return deployment.card, deployment.chat
+
+    def embedding(self, name: str, principal: Principal) -> tuple[ModelCard, EmbeddingModel]:
+        """Return the embedding model behind a name or alias. Raises `NotFound`."""
+        deployment = self._find(name, principal)
+        if deployment.embedding is None:
+            raise _not_found(f"The model '{name}' does not make embeddings.")
+        return deployment.card, deployment.embedding
+
+    def cards(self, principal: Principal) -> Sequence[ModelCard]:
+        """Return a card for every name and alias this caller may use."""
+        cards = (self._named(name, deployment) for name, deployment in self._by_name.items())
+        return [card for card in cards if _allowed(card, principal)]
+
+    def card(self, name: str, principal: Principal) -> ModelCard:
+        """Return one card by name or alias. Raises `NotFound`."""
+        return self._named(name, self._find(name, principal))
+
+    def readiness(self) -> dict[str, str | None]:
+        """Return each deployment's reason for not being ready, None when it is."""
+        return {name: deployment.ready() for name, deployment in self._by_id.items()}
+
+    @staticmethod
+    def _named(name: str, deployment: Deployment) -> ModelCard:
+        card = deployment.card
+        return card if name == card.id else msgspec.structs.replace(card, id=name, alias_of=card.id, aliases=())
+
+    def _find(self, name: str, principal: Principal) -> Deployment:
+        deployment = self._by_name.get(name)
+        if deployment is None or not (principal.models is None or _allowed(self._named(name, deployment), principal)):
+            raise _not_found(
+                f"The model '{name[:100]}' does not exist or this key may not use it. GET /v1/models lists them."
+            )
+        return deployment
+
+
+def _allowed(card: ModelCard, principal: Principal) -> bool:
+    return principal.models is None or card.id in principal.models or card.alias_of in principal.models
+
+
+def _not_found(message: str) -> NotFound:
+    return NotFound(message, code="model_not_found", param="model")

@@ -1,0 +1,86 @@
+"""What a model cannot do and what changes the meaning of an answer is refused here, naming the field (OAI-04).
+
+Values that ask for nothing new have already become None or empty at the edge, so whatever is set here was meant. A
+pure function over a generation and the capabilities of the model that is to run it; `turn.py` calls it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from convene.errors import BadRequest
+from convene.messages import ImagePart, OpaquePart, TextPart
+
+if TYPE_CHECKING:
+    from convene.messages import Part
+    from convene.providers.base import Capabilities, Generation, Sampling
+
+
+def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
+    """Return the generation with this model's defaults and ceilings. Raises `BadRequest` for what it cannot do."""
+    _check_options(generation, can, model)
+    for index, message in enumerate(generation.messages):
+        if not isinstance(message.content, str):
+            for place, part in enumerate(message.content):
+                _check_part(part, can, model, f"messages[{index}].content[{place}]")
+    sampling = _fit_sampling(generation.sampling, can)
+    return generation if sampling is generation.sampling else msgspec.structs.replace(generation, sampling=sampling)
+
+
+def _check_options(generation: Generation, can: Capabilities, model: str) -> None:
+    sampling = generation.sampling
+    wants = (
+        (sampling.logprobs and not can.logprobs, "logprobs"),
+        (sampling.logit_bias is not None and not can.logit_bias, "logit_bias"),
+        (bool(generation.tools) and not can.tools, "tools"),
+        (generation.response_format.kind != "text" and not can.json_schema, "response_format"),
+        (generation.spoken and not can.audio, "modalities"),
+    )
+    for refused, field in wants:
+        if refused:
+            raise _unsupported(field, model)
+    if not can.penalties and (sampling.frequency_penalty or sampling.presence_penalty):
+        raise _unsupported("frequency_penalty" if sampling.frequency_penalty else "presence_penalty", model)
+
+
+def _check_part(part: Part, can: Capabilities, model: str, where: str) -> None:
+    match part:
+        case TextPart():
+            refused = False
+        case ImagePart():
+            refused = not can.vision
+        case OpaquePart(kind="input_audio"):
+            refused = not can.audio
+        case OpaquePart():
+            refused = not can.files
+    if refused:
+        kind = "image_url" if isinstance(part, ImagePart) else getattr(part, "kind", "")
+        raise BadRequest(
+            f"The model '{model}' cannot read '{kind}' parts ({where}). Leave them out or choose a model that can: "
+            "GET /v1/models lists capabilities.",
+            code="unsupported_content",
+            param=where,
+        )
+
+
+def _unsupported(field: str, model: str) -> BadRequest:
+    return BadRequest(
+        f"The model '{model}' does not support '{field}'. Leave it out or choose another model: GET /v1/models lists "
+        "capabilities.",
+        code="unsupported_parameter",
+        param=field,
+    )
+
+
+def _fit_sampling(sampling: Sampling, can: Capabilities) -> Sampling:
+    """Apply the model's default temperature and clamp the token limit to what the model can ever write (OAI-06)."""
+    temperature = can.temperature if sampling.temperature is None else sampling.temperature
+    ceiling = can.output_tokens_max or can.context_window
+    limit = sampling.max_tokens
+    if ceiling is not None and limit is not None and limit > ceiling:
+        limit = ceiling
+    if temperature == sampling.temperature and limit == sampling.max_tokens:
+        return sampling
+    return msgspec.structs.replace(sampling, temperature=temperature, max_tokens=limit)
