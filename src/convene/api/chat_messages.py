@@ -6,7 +6,7 @@ extras and nulls pass. What cannot be read is refused with the path of the field
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -27,7 +27,7 @@ ROLES: tuple[tuple[str, Role], ...] = (
     ("developer", "system"),
     ("function", "tool"),
 )
-_ROLE_OF = dict(ROLES)
+_ROLE_OF: Final = dict(ROLES)
 
 
 def read_messages(wire: Sequence[WireMessage]) -> tuple[Message, ...]:

@@ -69,7 +69,7 @@ class Front:
     ) -> None:
         """`loopback_only`: no keys are asked for, so only requests that name a loopback host pass (decisions 20)."""
         self._router = router
-        self._gatekeeper = gatekeeper
+        self.gatekeeper = gatekeeper
         self._clock = clock
         self._lifespan = lifespan
         self._cors = cors
@@ -121,7 +121,7 @@ class Front:
         call.path = route.path
         if not route.open:
             header = None if authorization is None else authorization.decode("latin-1")
-            call.principal = self._gatekeeper.admit(header) or await self._gatekeeper.look_up(header)
+            call.principal = self.gatekeeper.admit(header) or await self.gatekeeper.look_up(header)
         await route.endpoint(call)
 
     def _request_id(self, incoming: bytes | None) -> str:

@@ -7,19 +7,19 @@ slashes (OAI-31). A `{name}` at the end of a path takes all that is left, slashe
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from convene.api.call import Call
 from convene.api.problems import MethodNotAllowed
 from convene.errors import NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Iterable
 
-    from convene.api.call import Call
-
-    Endpoint = Callable[[Call], Awaitable[None]]
+Endpoint = Callable[[Call], Awaitable[None]]
 
 _SLASHES = re.compile(r"/{2,}")
 

@@ -1,0 +1,58 @@
+# Every verb sets up what it needs. `make help` lists them.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3.14 || command -v python3)
+PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
+UV := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	--no-emit-index-url --no-emit-find-links
+
+.PHONY: help serve test check format bench conformance lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.venv/.default: requirements/default.txt pyproject.toml
+	@echo "Setting up .venv (about 40 MB to fetch, once) ..." >&2
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Convene needs Python 3.11 or newer; set PYTHON=/path/to/it" >&2; exit 1; }
+	@test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/default.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.dev: .venv/.default requirements/dev.txt
+	@echo "Adding the development tools to .venv ..." >&2
+	@$(PIP) install --require-hashes --only-binary :all: -r requirements/dev.txt
+	@touch $@
+
+serve: .venv/.default ## Serve on port 8000 (PORT=...) with a real embedded model; prints a key and a curl line
+	@exec .venv/bin/convene serve
+
+test: .venv/.dev ## Run all tests
+	@.venv/bin/python -m pytest
+
+check: .venv/.dev ## Format, lint, types, import layers, rules of the house
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python -m pytest -q tests/repo
+
+format: .venv/.dev ## Format and mend what the linter can
+	.venv/bin/ruff check --fix .
+	.venv/bin/ruff format .
+
+bench: .venv/.dev ## Measure speed as ratios to yardsticks (nginx, wrk; says what is missing)
+	@.venv/bin/python bench/run.py
+
+conformance: .venv/.default ## Run other people's test suites against a server (see docs/conformance.md)
+	@.venv/bin/python tests/conformance/run.py
+
+lock: .venv/.dev ## Write the hash-pinned requirements anew
+	$(UV) pyproject.toml requirements/build.in -o requirements/default.txt
+	$(UV) pyproject.toml requirements/build.in requirements/dev.in -c requirements/default.txt -o requirements/dev.txt
+
+clean: ## Remove what was built
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out

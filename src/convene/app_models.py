@@ -1,0 +1,258 @@
+"""The composition of models: configured upstreams, the embedded engine and the scripted models, under their names.
+
+The other half of the composition root (`app.py`); nothing else imports concrete providers. Here is decided which
+names exist by default, and that `[models.NAME]` adds to them or replaces one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from convene.engine.base import EMBEDDING_SETTINGS, EngineSettings, FetchSettings
+from convene.engine.catalogue import find_open_model
+from convene.engine.files import ModelFolder
+from convene.engine.process import Engine
+from convene.http.base import Timeouts
+from convene.http.client import ClientOptions, HttpClient
+from convene.providers.base import Capabilities
+from convene.providers.exchange import OpenAISettings
+from convene.providers.fallback import Fallback
+from convene.providers.hosts import Hosts
+from convene.providers.local import LocalChat, LocalSettings, describe_capabilities
+from convene.providers.local_embeddings import LocalEmbeddings, LocalEmbeddingsSettings
+from convene.providers.openai import OpenAIChat, OpenAIEmbeddings
+from convene.providers.scripted import ScriptedEmbeddings, ScriptedSettings, catalogue
+from convene.providers.tool_choice import ToolChooser
+from convene.serving.base import ModelCard
+from convene.serving.catalog import Deployment
+
+if TYPE_CHECKING:
+    from convene.clock import Clock
+    from convene.config import Config, Model, Upstream
+    from convene.providers.base import ChatModel, EmbeddingModel
+
+DEFAULT_NAMES: Final = (
+    ("asi1", ("asi1-agentic", "asi1-fast-agentic", "asi1-extended-agentic", "asi1-graph")),
+    ("asi1-mini", ("asi1-fast",)),
+    ("asi1-ultra", ("asi1-extended",)),
+)
+"""The current names of ASI:One's models and the old ones that lead to them (MODEL-02)."""
+EMBEDDING_NAME: Final = "all-minilm-l6-v2"
+TINY: Final = "smollm2-135m"
+TINY_NOTE: Final = (
+    "SmolLM2-135M, a smoke-test model: it proves that everything works, in English, and is often wrong. "
+    '`convene models pull NAME` and [engine] model = "NAME" give a better one, [upstreams] a real one.'
+)
+OVERRIDES: Final = (
+    "context_window",
+    "output_tokens_max",
+    "temperature",
+    "vision",
+    "tools",
+    "reasoning",
+    "json_schema",
+    "logprobs",
+)
+
+
+class Deployments:
+    """Every deployment of a configuration, and the engines and connections they use."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._engines: list[Engine] = []
+        self._clients: list[HttpClient] = []
+        self._upstreams = {name: self._open(name, upstream) for name, upstream in config.upstreams.items()}
+        self._scripted = catalogue(clock, _scripted_settings(config))
+        self._local_client = self._client(ClientOptions())
+        self._embeddings = self._embed_locally() if config.engine.enabled and config.engine.embeddings else None
+        self._chat = self._chat_locally() if config.engine.enabled else None
+        self.all = tuple(self._deploy())
+
+    def start(self) -> None:
+        """Begin loading the embedded models; returns at once."""
+        for engine in self._engines:
+            engine.start()
+
+    async def aclose(self) -> None:
+        """End the engines and drop the connections."""
+        for engine in self._engines:
+            await engine.aclose()
+        for client in self._clients:
+            await client.aclose()
+
+    def _client(self, options: ClientOptions) -> HttpClient:
+        client = HttpClient(options)
+        self._clients.append(client)
+        return client
+
+    def _engine(self, name: str, settings: EngineSettings, *, chat: bool) -> Engine:
+        chosen = self._config.engine
+        fetch = FetchSettings(fetch=chosen.fetch, offline=chosen.offline, hub_url=chosen.hub_url)
+        weights = ModelFolder(self._config.cache_dir, fetch).weights(name)
+        engine = Engine(weights, "chat" if chat else "embedding", settings, token=self._clock.token)
+        self._engines.append(engine)
+        return engine
+
+    def _chat_locally(self) -> LocalChat:
+        chosen = self._config.engine
+        settings = EngineSettings(slots=chosen.slots, context_per_slot=chosen.context_per_slot, threads=chosen.threads)
+        engine = self._engine(chosen.model, settings, chat=True)
+        known = find_open_model(chosen.model)
+        local = LocalSettings(waiting_max=chosen.waiting_max, native_tools=known is not None and known.tools)
+        chooser = None
+        if self._embeddings is not None:
+            chooser = ToolChooser(self._embeddings, threshold=self._config.tools.choose_threshold)
+        can = describe_capabilities(settings, local)
+        return LocalChat(engine, self._local_client, chooser, local, can, self._clock)
+
+    def _embed_locally(self) -> LocalEmbeddings:
+        settings = msgspec.structs.replace(EMBEDDING_SETTINGS, threads=self._config.engine.threads)
+        engine = self._engine(EMBEDDING_NAME, settings, chat=False)
+        return LocalEmbeddings(engine, self._local_client, LocalEmbeddingsSettings(), self._clock)
+
+    def _open(self, name: str, upstream: Upstream) -> _Opened:
+        proxy = upstream.proxy.reveal() or None
+        options = ClientOptions(
+            connections_per_origin_max=upstream.connections_max,
+            http_proxy=proxy,
+            https_proxy=proxy,
+            ca_file=upstream.ca_file or None,
+        )
+        return _Opened(name, upstream, self._client(options), Hosts(upstream.urls, upstream.weights, self._clock))
+
+    def _deploy(self) -> list[Deployment]:
+        """Return the configured models, then the defaults that were not replaced, then what the engine really is."""
+        found = [self._configured(name, model) for name, model in self._config.models.items()]
+        configured = set(self._config.models)
+        if self._chat is not None:
+            found += [self._embedded(name, aliases) for name, aliases in DEFAULT_NAMES if name not in configured]
+            if self._config.engine.model not in configured:
+                found.append(self._embedded(self._config.engine.model, ()))
+        if self._embeddings is not None and EMBEDDING_NAME not in configured:
+            card = self._card(EMBEDDING_NAME, "embedded", EMBEDDING_NAME, kind="embedding", dimensions=384)
+            found.append(Deployment(card=card, embedding=self._embeddings))
+        found += [
+            Deployment(card=self._card(name, "scripted", name, capabilities=model.capabilities), chat=model)
+            for name, model in self._scripted.items()
+            if name not in configured
+        ]
+        return found
+
+    def _embedded(self, name: str, aliases: tuple[str, ...]) -> Deployment:
+        if self._chat is None:
+            raise ValueError(f"models.{name}: the embedded engine is switched off")
+        model = self._config.engine.model
+        notes = TINY_NOTE if model == TINY else ""
+        can = self._chat.capabilities
+        card = self._card(name, "embedded", model, aliases=aliases, capabilities=can, notes=notes)
+        return Deployment(card=card, chat=self._chat)
+
+    def _configured(self, name: str, model: Model) -> Deployment:
+        aliases = (*dict(DEFAULT_NAMES).get(name, ()), *model.aliases)
+        names = model.upstream or self._implied_upstream(name)
+        target = model.model or name
+        if model.embeddings:
+            embedding = self._embedding_at(names[0], model, target)
+            card = self._card(name, names[0], target, kind="embedding", aliases=aliases, dimensions=model.dimensions)
+            return Deployment(card=card, embedding=embedding)
+        chats = [self._chat_at(upstream, model, target) for upstream in names]
+        chat = chats[0] if len(chats) == 1 else Fallback(chats)
+        card = self._card(name, names[0], target, aliases=aliases, capabilities=chat.capabilities)
+        return Deployment(card=card, chat=chat)
+
+    def _implied_upstream(self, name: str) -> tuple[str, ...]:
+        """Return the upstream of a model that names none: the only one there is, else the engine."""
+        if len(self._upstreams) == 1:
+            return tuple(self._upstreams)
+        if self._chat is not None and not self._upstreams:
+            return ("engine",)
+        raise ValueError(f"models.{name}: set upstream, one of {', '.join(sorted(self._upstreams))}")
+
+    def _chat_at(self, upstream: str, model: Model, target: str) -> ChatModel:
+        opened = self._upstreams.get(upstream)
+        if opened is not None:
+            can = _overridden(Capabilities(), model)
+            return OpenAIChat(opened.client, opened.hosts, opened.settings(target), can, self._clock)
+        if upstream == "scripted":
+            return self._scripted[target]
+        if self._chat is None:
+            raise ValueError("a model names the embedded engine, which is switched off (engine.enabled)")
+        return self._chat
+
+    def _embedding_at(self, upstream: str, model: Model, target: str) -> EmbeddingModel:
+        opened = self._upstreams.get(upstream)
+        if opened is not None:
+            return OpenAIEmbeddings(opened.client, opened.hosts, opened.settings(target), self._clock)
+        if upstream == "scripted":
+            return ScriptedEmbeddings(dimensions=model.dimensions or 256)
+        if self._embeddings is None:
+            raise ValueError("a model names the embedded engine, whose embeddings are switched off (engine.embeddings)")
+        return self._embeddings
+
+    def _card(
+        self,
+        name: str,
+        upstream: str,
+        target: str,
+        *,
+        kind: str = "chat",
+        aliases: tuple[str, ...] = (),
+        capabilities: Capabilities | None = None,
+        dimensions: int | None = None,
+        notes: str = "",
+    ) -> ModelCard:
+        return ModelCard(
+            id=name,
+            created=int(self._clock.now()),
+            owned_by=upstream,
+            upstream=upstream,
+            target=target,
+            kind=kind,
+            aliases=aliases,
+            capabilities=capabilities,
+            dimensions=dimensions,
+            notes=notes,
+        )
+
+
+class _Opened:
+    """One upstream with its connections and hosts, shared by all its models."""
+
+    def __init__(self, name: str, upstream: Upstream, client: HttpClient, hosts: Hosts) -> None:
+        self._name = name
+        self._upstream = upstream
+        self.client = client
+        self.hosts = hosts
+
+    def settings(self, target: str) -> OpenAISettings:
+        """Return how to ask this upstream for `target`."""
+        upstream = self._upstream
+        return OpenAISettings(
+            upstream=self._name,
+            model=target,
+            api_key=upstream.api_key.reveal(),
+            headers=tuple((header, value.reveal()) for header, value in upstream.headers.items()),
+            timeouts=Timeouts(
+                connect_s=upstream.connect_s,
+                first_byte_s=upstream.first_token_s,
+                between_bytes_s=upstream.between_tokens_s,
+                total_s=upstream.total_s,
+            ),
+            retries=upstream.retries,
+        )
+
+
+def _overridden(can: Capabilities, model: Model) -> Capabilities:
+    """Return the capabilities with what the configuration says of them."""
+    said = {name: getattr(model, name) for name in OVERRIDES if getattr(model, name) is not None}
+    return msgspec.structs.replace(can, **said) if said else can
+
+
+def _scripted_settings(config: Config) -> ScriptedSettings:
+    path = Path(config.scripted.file) if config.scripted.file else None
+    return ScriptedSettings(enabled=config.scripted.enabled, scripts=path)
