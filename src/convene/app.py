@@ -28,6 +28,7 @@ from convene.api.table import Endpoints, route_table
 from convene.app_models import TINY, TINY_NOTE, Deployments
 from convene.clock import SystemClock
 from convene.errors import Unavailable
+from convene.http.client import ClientOptions, HttpClient
 from convene.http.server import run
 from convene.http.server_settings import ServerSettings
 from convene.serving.admission import Open
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     from convene.clock import Clock
     from convene.config import Config
+    from convene.http.base import Client
     from convene.http.server import Server
     from convene.serving.base import Principal
     from convene.store.base import Store
@@ -51,12 +53,19 @@ if TYPE_CHECKING:
 class App:
     """One application: `front` is the ASGI callable; its lifespan starts and stops everything."""
 
-    def __init__(self, config: Config, clock: Clock, sink: Callable[[bytes], object]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        sink: Callable[[bytes], object],
+        connect: Callable[[ClientOptions], Client] = HttpClient,
+    ) -> None:
+        """`sink` takes the lines of the access log, `connect` makes the client of an upstream."""
         self._config = config
         self._clock = clock
         self._store: Store = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
-        self.deployments = Deployments(config, clock)
+        self.deployments = Deployments(config, clock, connect)
         self.access = AccessLog(sink, clock.now) if config.access_log else None
         self.draining = False
         self.first_key: str | None = None

@@ -30,8 +30,11 @@ from convene.serving.base import ModelCard
 from convene.serving.catalog import Deployment
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from convene.clock import Clock
     from convene.config import Config, Model, Upstream
+    from convene.http.base import Client
     from convene.providers.base import ChatModel, EmbeddingModel
 
 DEFAULT_NAMES: Final = (
@@ -61,11 +64,13 @@ OVERRIDES: Final = (
 class Deployments:
     """Every deployment of a configuration, and the engines and connections they use."""
 
-    def __init__(self, config: Config, clock: Clock) -> None:
+    def __init__(self, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client] = HttpClient) -> None:
+        """`connect` makes the client of an upstream: the network's seam."""
         self._config = config
         self._clock = clock
+        self._connect = connect
         self._engines: list[Engine] = []
-        self._clients: list[HttpClient] = []
+        self._clients: list[Client] = []
         self._upstreams = {name: self._open(name, upstream) for name, upstream in config.upstreams.items()}
         self._scripted = catalogue(clock, _scripted_settings(config))
         self._local_client = self._client(ClientOptions())
@@ -85,8 +90,8 @@ class Deployments:
         for client in self._clients:
             await client.aclose()
 
-    def _client(self, options: ClientOptions) -> HttpClient:
-        client = HttpClient(options)
+    def _client(self, options: ClientOptions) -> Client:
+        client = self._connect(options)
         self._clients.append(client)
         return client
 
@@ -223,7 +228,7 @@ class Deployments:
 class _Opened:
     """One upstream with its connections and hosts, shared by all its models."""
 
-    def __init__(self, name: str, upstream: Upstream, client: HttpClient, hosts: Hosts) -> None:
+    def __init__(self, name: str, upstream: Upstream, client: Client, hosts: Hosts) -> None:
         self._name = name
         self._upstream = upstream
         self.client = client
