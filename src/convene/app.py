@@ -7,6 +7,7 @@ applications can live in one process (invariant 1). `serve` runs one on the real
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
 from convene.app_models import TINY, TINY_NOTE, Deployments
 from convene.clock import SystemClock
-from convene.errors import Unavailable
+from convene.errors import Busy, Unavailable
 from convene.http.client import ClientOptions, HttpClient
 from convene.http.server import run
 from convene.http.server_settings import ServerSettings
@@ -85,7 +86,7 @@ class App:
         docs = Docs(routes, listed=config.docs)
         self.front = Front(
             router=Router((*routes, *docs.routes())),
-            gatekeeper=LocalGate(),
+            gatekeeper=LocalGate() if config.auth == "none" else ClosedGate(),
             clock=clock,
             lifespan=Lifespan(self.start, self.stop),
             cors=Cors(config.cors_origins),
@@ -98,12 +99,23 @@ class App:
         """Open the store, make the first key if there is none, begin loading models."""
         config = self._config
         if config.auth == "keys":
-            self._store = await SqliteStore.open(config.data_dir / "convene.db")
+            self._store = await SqliteStore.open(config.store_path)
             ring = KeyRing(self._store.keys, self._clock)
             self.first_key = await ensure_first_key(ring)
             self.front.gatekeeper = ring
-            self._watch = asyncio.create_task(ring.watch(), name="key watch")
+            self._watch_keys(ring)
         self.deployments.start()
+
+    def _watch_keys(self, ring: KeyRing) -> None:
+        """Keep an eye on the store; a watch that dies is replaced, else revocations elsewhere would go unseen."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                log.error("the key watch died and starts anew", exc_info=task.exception())
+                self._watch_keys(ring)
+
+        self._watch = asyncio.create_task(ring.watch(), name="key watch")
+        self._watch.add_done_callback(ended)
 
     async def stop(self) -> None:
         """End in the opposite order; nothing of it is left."""
@@ -118,6 +130,23 @@ class App:
     def drain(self) -> None:
         """From now on not ready."""
         self.draining = True
+
+
+log = logging.getLogger("convene.app")
+
+
+class ClosedGate:
+    """Nobody yet: the keys are not open before the start."""
+
+    def admit(self, authorization: str | None) -> Principal | None:
+        """Refuse."""
+        del authorization
+        raise Busy("The server is starting.", retry_after_s=1)
+
+    async def look_up(self, authorization: str | None) -> Principal:
+        """Refuse."""
+        self.admit(authorization)
+        raise AssertionError("unreachable: admit raises")
 
 
 class LocalGate:
@@ -135,7 +164,7 @@ class LocalGate:
 
 def serve(config: Config) -> int:
     """Serve until a signal; return the exit code. Raises `ConveneError` for a store or a port that cannot be had."""
-    logs.install(config.log_level, _secrets(config))
+    logs.install(config.log_level, secrets_of(config))
     clock = SystemClock()
     app = App(config, clock, _write_line)
     for notice in config.notices:
@@ -188,13 +217,3 @@ def _say(text: str) -> None:
 def _write_line(line: bytes) -> None:
     sys.stderr.buffer.write(line)
     sys.stderr.buffer.flush()
-
-
-def _secrets(config: Config) -> list[str]:
-    """Return every secret value that was loaded, for the log to star."""
-    found = [
-        secret
-        for upstream in config.upstreams.values()
-        for secret in (upstream.api_key, upstream.proxy, *upstream.headers.values())
-    ]
-    return [secret.reveal() for secret in found if secret]

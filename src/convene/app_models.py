@@ -69,7 +69,7 @@ class Deployments:
         self._config = config
         self._clock = clock
         self._connect = connect
-        self._engines: list[Engine] = []
+        self.engines: list[Engine] = []
         self._clients: list[Client] = []
         self._upstreams = {name: self._open(name, upstream) for name, upstream in config.upstreams.items()}
         self._scripted = catalogue(clock, _scripted_settings(config))
@@ -80,12 +80,12 @@ class Deployments:
 
     def start(self) -> None:
         """Begin loading the embedded models; returns at once."""
-        for engine in self._engines:
+        for engine in self.engines:
             engine.start()
 
     async def aclose(self) -> None:
         """End the engines and drop the connections."""
-        for engine in self._engines:
+        for engine in self.engines:
             await engine.aclose()
         for client in self._clients:
             await client.aclose()
@@ -100,7 +100,7 @@ class Deployments:
         fetch = FetchSettings(fetch=chosen.fetch, offline=chosen.offline, hub_url=chosen.hub_url)
         weights = ModelFolder(self._config.cache_dir, fetch).weights(name)
         engine = Engine(weights, "chat" if chat else "embedding", settings, token=self._clock.token)
-        self._engines.append(engine)
+        self.engines.append(engine)
         return engine
 
     def _chat_locally(self) -> LocalChat:

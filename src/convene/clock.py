@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+ID_DIGITS: Final = 24
+IDS_AT_ONCE: Final = 128
 
 
 class Clock(Protocol):
@@ -36,14 +39,25 @@ class Clock(Protocol):
 
 
 class SystemClock:
-    """The machine's own clock and randomness."""
+    """The machine's own clock and randomness. Make one in each process: ids are cut from a stock of random digits."""
+
+    __slots__ = ("_digits", "_used")
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        self._digits = ""
+        self._used = 0
+
     def new_id(self, prefix: str) -> str:
-        """Return `prefix` plus 24 hexadecimal digits."""
-        return prefix + secrets.token_hex(12)
+        """Return `prefix` plus 24 hexadecimal digits; the secure source is asked once for many ids (2 us each else)."""
+        start = self._used
+        if start >= len(self._digits):
+            self._digits = secrets.token_hex(ID_DIGITS * IDS_AT_ONCE // 2)
+            start = 0
+        self._used = start + ID_DIGITS
+        return prefix + self._digits[start : start + ID_DIGITS]
 
     def token(self, n_bytes: int) -> bytes:
         """Return `n_bytes` from the system's secure source."""

@@ -1,0 +1,46 @@
+"""`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
+
+    python bench/run.py [plain] [streams] [engine]
+
+Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
+missed, 2 if a yardstick is not installed.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import engine
+import plain
+import streams
+from parts import missing, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SECTIONS: dict[str, Callable[[], bool]] = {"plain": plain.measure, "streams": streams.measure, "engine": engine.measure}
+
+
+def main(names: list[str]) -> int:
+    """Run the named sections, all when none is named."""
+    unknown = sorted(set(names) - SECTIONS.keys())
+    if unknown:
+        say(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        return 2
+    chosen = names or list(SECTIONS)
+    absent = missing(["nginx", "wrk", "taskset"]) if "plain" in chosen else missing(["taskset"])
+    if absent:
+        packages = {"nginx": "nginx-light", "wrk": "wrk", "taskset": "util-linux"}
+        wanted = " ".join(packages[tool] for tool in absent)
+        say(f"not installed: {', '.join(absent)}. On Debian or Ubuntu: apt-get install {wanted}")
+        return 2
+    holds = True
+    for name in chosen:
+        say(f"== {name}")
+        holds = SECTIONS[name]() and holds
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

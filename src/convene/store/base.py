@@ -1,0 +1,80 @@
+"""The face of this room: the values that are remembered and the seam behind which they are kept.
+
+Every implementation passes `tests/contract/test_store_*.py` unchanged. Not here: what a key may do, what its text
+looks like (`serving/keyring.py`) and any SQL.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from convene.errors import ConveneError
+
+
+class StoreFault(ConveneError):
+    """The store cannot be read or written; `detail` has the reason."""
+
+    code = "store_unavailable"
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of an API key: never its text (OPS-33, reliability 6.4). Times are Unix seconds."""
+
+    id: str
+    """Public, and kept when the secret is replaced (decisions 9)."""
+    name: str
+    owner: str
+    plan: str
+    digest: bytes
+    """SHA-256 of the whole key text, 32 bytes."""
+    last4: str
+    """The last characters of the text, for people to tell keys apart."""
+    created_at: float
+    expires_at: float | None = None
+    revoked_at: float | None = None
+    models: tuple[str, ...] | None = None
+    """The models it may ask; None = all."""
+    scopes: tuple[str, ...] = ()
+
+
+class Keys(Protocol):
+    """API keys. Every call raises `StoreFault` if the store cannot be used."""
+
+    async def add(self, record: KeyRecord) -> None:
+        """Keep a new key. Raises `convene.errors.Conflict` if the id is taken."""
+        ...
+
+    async def get(self, key_id: str) -> KeyRecord | None:
+        """Return the key with this id, or None."""
+        ...
+
+    async def list_all(self) -> tuple[KeyRecord, ...]:
+        """Return all keys, revoked and expired ones too, oldest first."""
+        ...
+
+    async def revoke(self, key_id: str, at: float) -> bool:
+        """Mark the key revoked from `at` (Unix seconds); the first time stays. Return whether the id exists."""
+        ...
+
+    async def replace_secret(self, key_id: str, digest: bytes, last4: str) -> bool:
+        """Give the key another secret; the old one is void. Return whether the id exists and is not revoked."""
+        ...
+
+    async def version(self) -> int:
+        """Return a number that grows whenever anybody, in this process or another, has changed the store."""
+        ...
+
+
+class Store(Protocol):
+    """All that is remembered, behind one life cycle."""
+
+    @property
+    def keys(self) -> Keys:
+        """The API keys."""
+        ...
+
+    async def aclose(self) -> None:
+        """Finish what was begun and let go of files and threads; idempotent. Later calls raise `StoreFault`."""
+        ...
