@@ -1,20 +1,15 @@
 """The composition root: a configuration to a running application. With `app_models.py`, the only place that knows all.
 
-`build` makes the ASGI application and what must start and stop with it; importing this does nothing and two
-applications can live in one process (invariant 1). `serve` runs one on the real edge until a signal.
+`App` is the ASGI application and what must start and stop with it; importing this does nothing and two applications
+can live in one process (invariant 1). `app_serve.py` runs one on the real edge until a signal.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from typing import TYPE_CHECKING
 
-import msgspec
-
-import convene
-from convene import logs
 from convene.api.access import AccessLog
 from convene.api.chat import ChatCompletions
 from convene.api.cors import Cors
@@ -26,19 +21,18 @@ from convene.api.models import Models
 from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
-from convene.app_models import TINY, TINY_NOTE, Deployments
-from convene.clock import SystemClock
-from convene.errors import Busy, Unavailable
+from convene.app_models import Deployments
 from convene.http.client import ClientOptions, HttpClient
-from convene.http.server import run
-from convene.http.server_settings import ServerSettings
 from convene.serving.admission import Open
 from convene.serving.catalog import Catalog
 from convene.serving.embedding import Embedder
-from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
+from convene.serving.gates import ClosedGate, LocalGate
+from convene.serving.keyring import KeyRing, ensure_first_key
 from convene.serving.turn import Turns
 from convene.store.memory import MemoryStore
 from convene.store.sqlite import SqliteStore
+
+log = logging.getLogger("convene.app")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +40,7 @@ if TYPE_CHECKING:
     from convene.clock import Clock
     from convene.config import Config
     from convene.http.base import Client
-    from convene.http.server import Server
-    from convene.serving.base import Principal
+    from convene.serving.admission import Admission
     from convene.store.base import Store
 
 
@@ -60,12 +53,17 @@ class App:
         clock: Clock,
         sink: Callable[[bytes], object],
         connect: Callable[[ClientOptions], Client] = HttpClient,
+        admission: Admission | None = None,
     ) -> None:
-        """`sink` takes the lines of the access log, `connect` makes the client of an upstream."""
+        """`sink` takes the lines of the access log, `connect` makes the client of an upstream.
+
+        `admission` decides which turns may run and hears what each has used; without it every turn may.
+        """
         self._config = config
         self._clock = clock
         self._store: Store = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
+        self._kept: list[asyncio.Task[None]] = []
         self.deployments = Deployments(config, clock, connect)
         self.access = AccessLog(sink, clock.now) if config.access_log else None
         self.draining = False
@@ -75,7 +73,9 @@ class App:
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
         endpoints = Endpoints(
-            chat=ChatCompletions(Turns(catalog, Open(), clock), Streams(config.edge.ping_s, config.edge.first_event_s)),
+            chat=ChatCompletions(
+                Turns(catalog, admission or Open(), clock), Streams(config.edge.ping_s, config.edge.first_event_s)
+            ),
             embeddings=EmbeddingRequests(Embedder(catalog)),
             list_models=models.list_all,
             show_model=models.show,
@@ -119,6 +119,9 @@ class App:
 
     async def stop(self) -> None:
         """End in the opposite order; nothing of it is left."""
+        for task in self._kept:
+            task.cancel()
+        await asyncio.gather(*self._kept, return_exceptions=True)
         await self.deployments.aclose()
         if self._watch is not None:
             self._watch.cancel()
@@ -127,93 +130,10 @@ class App:
         if self.access is not None:
             self.access.flush()
 
+    def keep(self, task: asyncio.Task[None]) -> None:
+        """Let a task live as long as the application, and no longer."""
+        self._kept.append(task)
+
     def drain(self) -> None:
         """From now on not ready."""
         self.draining = True
-
-
-log = logging.getLogger("convene.app")
-
-
-class ClosedGate:
-    """Nobody yet: the keys are not open before the start."""
-
-    def admit(self, authorization: str | None) -> Principal | None:
-        """Refuse."""
-        del authorization
-        raise Busy("The server is starting.", retry_after_s=1)
-
-    async def look_up(self, authorization: str | None) -> Principal:
-        """Refuse."""
-        self.admit(authorization)
-        raise AssertionError("unreachable: admit raises")
-
-
-class LocalGate:
-    """Everybody is the local operator: `auth = "none"`, on loopback only (decisions 20)."""
-
-    def admit(self, authorization: str | None) -> Principal:
-        """Admit."""
-        del authorization
-        return LOCAL
-
-    async def look_up(self, authorization: str | None) -> Principal:
-        """Admit."""
-        return self.admit(authorization)
-
-
-def serve(config: Config) -> int:
-    """Serve until a signal; return the exit code. Raises `ConveneError` for a store or a port that cannot be had."""
-    logs.install(config.log_level, secrets_of(config))
-    clock = SystemClock()
-    app = App(config, clock, _write_line)
-    for notice in config.notices:
-        _say(notice)
-    edge = config.edge
-    settings = msgspec.convert(edge, ServerSettings, from_attributes=True)
-    try:
-        return run(
-            app.front,
-            settings,
-            host=config.host,
-            port=config.port,
-            new_id=lambda: clock.new_id("req_"),
-            wall_now=clock.now,
-            on_drain=app.drain,
-            on_ready=lambda server: _announce(app, config, server),
-        )
-    except OSError as fault:
-        raise Unavailable(
-            f"Cannot listen on {config.host}:{config.port}: {fault.strerror}. Choose another port with --port or PORT."
-        ) from fault
-
-
-def _announce(app: App, config: Config, server: Server) -> None:
-    """Say where the server is and, the first time, print the key inside a line to paste."""
-    host = f"[{config.host}]" if ":" in config.host else config.host
-    base = f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{server.port}"  # noqa: S104 - only compared
-    _say(f"Convene {convene.__version__} listens on {base}; documentation at {base}/docs")
-    if config.engine.enabled and config.engine.model == TINY:
-        _say(f"The embedded model is {TINY_NOTE}")
-    if config.auth == "none":
-        _say('auth = "none": everybody on this machine may use it without a key.')
-    key = app.first_key or "YOUR_KEY" if config.auth == "keys" else "none-needed"
-    if app.first_key is not None:
-        _say("A first key was made; it is shown only now. Paste this to try it:")
-    elif config.auth == "keys":
-        _say("`convene keys create NAME` makes a key. Then:")
-    sys.stdout.write(
-        f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
-        """-d '{"model": "asi1", "messages": [{"role": "user", "content": "What are you capable of?"}]}'\n"""
-    )
-    sys.stdout.flush()
-
-
-def _say(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()
-
-
-def _write_line(line: bytes) -> None:
-    sys.stderr.buffer.write(line)
-    sys.stderr.buffer.flush()

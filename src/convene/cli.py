@@ -20,7 +20,7 @@ from click.shell_completion import get_completion_class
 
 from convene import __version__
 from convene.api.openapi import document
-from convene.app import serve as serve_app
+from convene.app_serve import serve as serve_app
 from convene.cli_chat import chat
 from convene.cli_doctor import doctor
 from convene.cli_keys import keys

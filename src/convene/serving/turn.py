@@ -10,7 +10,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from convene.errors import ConveneError
-from convene.events import Began, Finished, ReasoningDelta, TextDelta, UsageReported
+from convene.events import Began, CallDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
 from convene.serving.base import ChatRequest, Outcome, Principal
 from convene.serving.checks import fit
 from convene.usage import BYTES_PER_TOKEN, Usage, estimate_tokens
@@ -105,8 +105,10 @@ class Turn:
     def _note(self, event: Event) -> None:
         outcome = self.outcome
         match event:
-            case TextDelta() | ReasoningDelta():
+            case TextDelta() | ReasoningDelta() | RefusalDelta():
                 self._text_bytes += len(event.text.encode())
+            case CallDelta():
+                self._text_bytes += len((event.name or "").encode()) + len(event.arguments.encode())
             case UsageReported():
                 outcome.usage = event.usage if outcome.usage is None else outcome.usage + event.usage
             case Finished():

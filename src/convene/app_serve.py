@@ -1,0 +1,124 @@
+"""A configuration served until a signal: the log, the edge, what the operator is told at the start.
+
+The key and the line to paste go to standard output, everything else to standard error. `cli.py` calls `serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+import convene
+from convene import logs
+from convene.app import App
+from convene.app_models import TINY, TINY_NOTE
+from convene.clock import SystemClock
+from convene.config import secrets_of
+from convene.errors import Unavailable
+from convene.http.server import run
+from convene.http.server_settings import ServerSettings
+
+if TYPE_CHECKING:
+    from convene.config import Config
+    from convene.engine.base import EngineStatus
+    from convene.engine.process import Engine
+    from convene.http.server import Server
+
+LOOK_S: Final = 0.5
+"""How often the engines are looked at while they load."""
+MB: Final = 1_000_000
+PERCENT_STEP: Final = 10
+"""Where the output is no terminal, a download says so often how far it is."""
+
+
+def serve(config: Config) -> int:
+    """Serve until a signal; return the exit code. Raises `ConveneError` for a store or a port that cannot be had."""
+    logs.install(config.log_level, secrets_of(config))
+    clock = SystemClock()
+    app = App(config, clock, _write_line)
+    for notice in config.notices:
+        _say(notice)
+    edge = config.edge
+    settings = msgspec.convert(edge, ServerSettings, from_attributes=True)
+    try:
+        return run(
+            app.front,
+            settings,
+            host=config.host,
+            port=config.port,
+            new_id=lambda: clock.new_id("req_"),
+            wall_now=clock.now,
+            on_drain=app.drain,
+            on_ready=lambda server: _greet(app, config, server),
+        )
+    except OSError as fault:
+        raise Unavailable(
+            f"Cannot listen on {config.host}:{config.port}: {fault.strerror}. Choose another port with --port or PORT."
+        ) from fault
+
+
+def _greet(app: App, config: Config, server: Server) -> None:
+    _announce(app, config, server)
+    if app.deployments.engines:
+        app.keep(asyncio.get_running_loop().create_task(_narrate(app.deployments.engines), name="narrator"))
+
+
+async def _narrate(engines: list[Engine]) -> None:
+    """Tell how the embedded models come up, download progress included, until each is ready or has failed."""
+    said: dict[str, str] = {}
+    on_terminal = sys.stderr.isatty()
+    while True:
+        for engine in engines:
+            line = _progress(engine.name, engine.status(), fine=on_terminal)
+            if said.get(engine.name) != line:
+                said[engine.name] = line
+                fetching = on_terminal and engine.status().state == "fetching"
+                sys.stderr.write(f"\r\x1b[K{line}" if fetching else f"\r\x1b[K{line}\n" if on_terminal else f"{line}\n")
+                sys.stderr.flush()
+        if all(engine.status().state in {"ready", "failed"} for engine in engines):
+            return
+        await asyncio.sleep(LOOK_S)
+
+
+def _progress(name: str, status: EngineStatus, *, fine: bool) -> str:
+    if status.state == "ready":
+        return f"{name}: ready"
+    if status.state == "fetching" and status.total_bytes:
+        percent = 100 * status.completed_bytes // status.total_bytes
+        shown = percent if fine else percent // PERCENT_STEP * PERCENT_STEP
+        return f"{name}: fetching {status.total_bytes // MB} MB, {shown} %"
+    return f"{name}: {status.state}" + (f" ({status.detail})" if status.detail else "")
+
+
+def _announce(app: App, config: Config, server: Server) -> None:
+    """Say where the server is and, the first time, print the key inside a line to paste."""
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    base = f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{server.port}"  # noqa: S104 - only compared
+    _say(f"Convene {convene.__version__} listens on {base}; documentation at {base}/docs")
+    if config.engine.enabled and config.engine.model == TINY:
+        _say(f"The embedded model is {TINY_NOTE}")
+    if config.auth == "none":
+        _say('auth = "none": everybody on this machine may use it without a key.')
+    key = app.first_key or "YOUR_KEY" if config.auth == "keys" else "none-needed"
+    if app.first_key is not None:
+        _say("A first key was made; it is shown only now. Paste this to try it:")
+    elif config.auth == "keys":
+        _say("`convene keys create NAME` makes a key. Then:")
+    sys.stdout.write(
+        f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
+        """-d '{"model": "asi1", "messages": [{"role": "user", "content": "What are you capable of?"}]}'\n"""
+    )
+    sys.stdout.flush()
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def _write_line(line: bytes) -> None:
+    sys.stderr.buffer.write(line)
+    sys.stderr.buffer.flush()
