@@ -4,15 +4,16 @@
 
 Every server runs the same bare application in turn, pinned to core 0; wrk runs on core 1 and posts a 460-byte JSON body
 that comes back. Rounds alternate between the servers, so a change of the machine's load hits all of them; medians and
-the ratio to uvicorn are printed. Then a client leaves silent requests, and the time until the task is cancelled is
-taken (both processes read the same monotonic clock). Candidates that are not installed are named as skipped:
-`--python` names an interpreter that has them. Not here: defences (tests/process/test_http_server.py proves ours).
+the ratio to uvicorn are printed, and the server's own processor time per request, which other work on the machine
+disturbs far less. Then a client leaves silent requests, and the time until the application learns it (by
+`http.disconnect` or by cancellation) is taken; both processes read the same monotonic clock. Candidates that are not
+installed are named as skipped: `--python` names an interpreter that has them. Not here: defences
+(tests/process/test_http_server.py proves ours).
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import contextlib
 import json
 import os
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, MutableMapping
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     Message = MutableMapping[str, Any]
 
 HERE = Path(__file__).resolve().parent
-BODY = json.dumps({"messages": [{"role": "user", "content": "x" * 406}]}).encode()
+BODY = json.dumps({"messages": [{"role": "user", "content": "x" * 413}]}).encode()
 SERVER_CORE, CLIENT_CORE = "0", "1"
 LEAVERS = 200
 READY_S = 15.0
@@ -46,17 +47,26 @@ COMMANDS = {
 QUIET = {"uvicorn": ["--log-level", "warning"], "granian": ["--log-level", "warning"]}
 
 
+class Round(NamedTuple):
+    """One load of one server."""
+
+    rate: float
+    p99_ms: float
+    cost_us: float
+
+
 async def app(
     scope: Message, receive: Callable[[], Awaitable[Message]], send: Callable[[Message], Awaitable[None]]
 ) -> None:
-    """Give the body back; `/hang` waits until it is cancelled and prints when."""
+    """Give the body back; `/hang` waits until the client is gone and prints when."""
     if scope["type"] == "lifespan":
         for _ in range(2):
             kind = (await receive())["type"]
             await send({"type": kind + ".complete"})
         return
     if scope["path"] == "/hang":
-        await hang()
+        await hang(receive)
+        return
     body, more = b"", True
     while more:
         message = await receive()
@@ -67,11 +77,12 @@ async def app(
     await send({"type": "http.response.body", "body": body})
 
 
-async def hang() -> None:
+async def hang(receive: Callable[[], Awaitable[Message]]) -> None:
     """Stand for an upstream that says nothing."""
     print("started", flush=True)
     try:
-        await asyncio.get_running_loop().create_future()
+        while (await receive())["type"] != "http.disconnect":
+            pass
     finally:
         print(time.monotonic(), flush=True)
 
@@ -120,13 +131,21 @@ def running(name: str, python: str) -> Iterator[tuple[int, subprocess.Popen[str]
             process.stdout.close()
 
 
-def load(port: int, seconds: int, connections: int, script: str) -> tuple[float, float]:
-    """Run wrk once; return requests per second and p99 in milliseconds."""
+def load(port: int, seconds: int, connections: int, script: str) -> tuple[float, float, int]:
+    """Run wrk once; return requests per second, p99 in milliseconds, and the number of requests."""
     line = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", script]
     done = subprocess.run([*line, f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["errors"], done.stdout
-    return found["rate"], found["p99_ms"]
+    return found["rate"], found["p99_ms"], found["requests"]
+
+
+def processor_s(pid: int) -> float:
+    """Return the processor time of a process and its children so far, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return own + sum(processor_s(int(child)) for child in children)
 
 
 def write_script(folder: str) -> str:
@@ -135,15 +154,15 @@ def write_script(folder: str) -> str:
     path.write_text(
         f"wrk.method = 'POST'\nwrk.body = '{BODY.decode()}'\nwrk.headers['content-type'] = 'application/json'\n"
         "done = function(summary, latency)\n  local e = summary.errors\n"
-        '  print(string.format(\'{"rate": %f, "p99_ms": %f, "errors": %d}\',\n'
-        "    summary.requests / summary.duration * 1e6, latency:percentile(99) / 1e3,\n"
+        '  print(string.format(\'{"rate": %f, "p99_ms": %f, "requests": %d, "errors": %d}\',\n'
+        "    summary.requests / summary.duration * 1e6, latency:percentile(99) / 1e3, summary.requests,\n"
         "    e.connect + e.read + e.write + e.status + e.timeout))\nend\n"
     )
     return str(path)
 
 
 def leave(port: int, process: subprocess.Popen[str]) -> list[float]:
-    """Leave silent requests one by one; return the milliseconds until each task was cancelled, sorted."""
+    """Leave silent requests one by one; return the milliseconds until the application knew, sorted."""
     assert process.stdout is not None
     taken = []
     for _ in range(LEAVERS):
@@ -170,32 +189,37 @@ def main() -> None:
     names = [name for name in COMMANDS if is_installed(name, chosen.python)]
     for name in COMMANDS.keys() - set(names):
         print(f"{name}: skipped, not installed for {Path(chosen.python).name}")
-    results: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    results: dict[str, list[Round]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as folder:
         script = write_script(folder)
         for _ in range(chosen.rounds):
             for name in names:
-                with running(name, chosen.python) as (port, _):
+                with running(name, chosen.python) as (port, process):
                     load(port, 1, chosen.connections, script)
-                    results[name].append(load(port, chosen.seconds, chosen.connections, script))
+                    before = processor_s(process.pid)
+                    rate, p99_ms, requests = load(port, chosen.seconds, chosen.connections, script)
+                    cost_us = (processor_s(process.pid) - before) / requests * 1e6
+                    results[name].append(Round(rate, p99_ms, cost_us))
     report(names, results, chosen.python)
 
 
-def report(names: list[str], results: dict[str, list[tuple[float, float]]], python: str) -> None:
-    """Print medians, ratios and cancellation times."""
-    rates = {name: statistics.median(rate for rate, _ in results[name]) for name in names}
-    base = rates.get("uvicorn")
+def report(names: list[str], results: dict[str, list[Round]], python: str) -> None:
+    """Print medians, ratios and the times until a gone client is known."""
     print(f"load average {os.getloadavg()[0]:.1f}; {len(BODY)}-byte body; median of {len(results[names[0]])} rounds")
+    uvicorn = results.get("uvicorn", [])
     for name in names:
-        paired = [a[0] / b[0] for a, b in zip(results[name], results.get("uvicorn", []), strict=False)]
-        spread = f" (rounds {min(paired):.2f} to {max(paired):.2f})" if paired else ""
-        ratio = f"  {statistics.median(paired):.2f} x uvicorn{spread}" if base and paired else ""
-        p99 = statistics.median(p99 for _, p99 in results[name])
-        print(f"{name:8} {rates[name]:9,.0f} req/s  p99 {p99:6.2f} ms{ratio}")
+        rounds = results[name]
+        rate, p99_ms, cost_us = (statistics.median(column) for column in zip(*rounds, strict=True))
+        line = f"{name:8} {rate:9,.0f} req/s  p99 {p99_ms:6.2f} ms  {cost_us:5.1f} us of processor per request"
+        if uvicorn:
+            faster = statistics.median(a.rate / b.rate for a, b in zip(rounds, uvicorn, strict=True))
+            cheaper = statistics.median(b.cost_us / a.cost_us for a, b in zip(rounds, uvicorn, strict=True))
+            line += f"  = uvicorn x {faster:.2f} by rate, x {cheaper:.2f} by processor time"
+        print(line)
     for name in names:
         with running(name, python) as (port, process):
             taken = leave(port, process)
-        print(f"{name:8} client gone -> task cancelled: p50 {taken[len(taken) // 2]:.2f} ms  worst {taken[-1]:.2f} ms")
+        print(f"{name:8} client gone -> known: p50 {taken[len(taken) // 2]:.2f} ms  worst {taken[-1]:.2f} ms")
 
 
 if __name__ == "__main__":

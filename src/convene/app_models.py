@@ -96,8 +96,7 @@ class Deployments:
         return client
 
     def _engine(self, name: str, settings: EngineSettings, *, chat: bool) -> Engine:
-        chosen = self._config.engine
-        fetch = FetchSettings(fetch=chosen.fetch, offline=chosen.offline, hub_url=chosen.hub_url)
+        fetch = fetch_settings(self._config)
         weights = ModelFolder(self._config.cache_dir, fetch).weights(name)
         engine = Engine(weights, "chat" if chat else "embedding", settings, token=self._clock.token)
         self.engines.append(engine)
@@ -223,6 +222,14 @@ class Deployments:
             dimensions=dimensions,
             notes=notes,
         )
+
+
+def fetch_settings(config: Config) -> FetchSettings:
+    """Return where weights may come from, as configured."""
+    chosen = config.engine
+    return FetchSettings(
+        fetch=chosen.fetch, offline=chosen.offline, hub_url=chosen.hub_url, hub_token=chosen.hub_token.reveal()
+    )
 
 
 class _Opened:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from convene.app_models import fetch_settings
 from convene.cli_output import (
     ProgressLine,
     Verbs,
@@ -19,7 +20,6 @@ from convene.cli_output import (
     readable_bytes,
     say,
 )
-from convene.engine.base import FetchSettings
 from convene.engine.catalogue import BUILT_IN, OPEN_MODELS
 from convene.engine.files import ModelFolder
 
@@ -105,7 +105,7 @@ def remove(config: Config, name: str) -> None:
 
 def folder_of(config: Config) -> ModelFolder:
     """Return the cache folder's models; `engine.fetch` is about the start and does not bind who asks for a model."""
-    return ModelFolder(config.cache_dir, FetchSettings(offline=config.engine.offline, hub_url=config.engine.hub_url))
+    return ModelFolder(config.cache_dir, msgspec.structs.replace(fetch_settings(config), fetch=True))
 
 
 def lines_of(config: Config) -> list[Line]:

@@ -85,11 +85,12 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: Annotated[bool, About("Also serve embeddings from an embedded model")] = True
     slots: Annotated[int, About("Answers generated at the same time", at_least=1, at_most=256)] = 4
     context_per_slot: Annotated[int, About("Context window of each slot", "tokens", at_least=256)] = 2048
-    threads: Annotated[int, About("Processor threads; 0 = as many as there are cores", at_least=0)] = 0
+    threads: Annotated[int, About("Processor threads; 0 = usable cores minus one", at_least=0)] = 0
     fetch: Annotated[bool, About("Fetch missing weights at the first start")] = True
     offline: Annotated[bool, About("Never use the network for weights (OPS-27)")] = False
     waiting_max: Annotated[int, About("Most requests waiting for a slot", at_least=0)] = 64
     hub_url: Annotated[str, About("Where hf: names are fetched from")] = "https://huggingface.co"
+    hub_token: Annotated[Secret, About("Key for gated models, sent to that hub only")] = Secret()
 
 
 class Scripted(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,6 +262,7 @@ def secrets_of(config: Config) -> tuple[str, ...]:
     found: list[Secret] = []
     for upstream in config.upstreams.values():
         found += (upstream.api_key, upstream.proxy, *upstream.headers.values())
+    found.append(config.engine.hub_token)
     return tuple(dict.fromkeys(secret.reveal() for secret in found if secret))
 
 

@@ -1,0 +1,255 @@
+"""The listening edge: our own ASGI 3 server for HTTP/1.1, with the defences that common servers lack.
+
+    Server(app, settings=ServerSettings(), *, new_id, wall_now, on_drain=None, encode_body=encode_refusal_body)
+        await server.start(host, port)      or  await server.start(sockets=[...])
+        server.port                         the first port it listens on
+        server.begin_drain()                new requests get 503, idle connections close, `on_drain()` is called once
+        await server.stop()                 drain, wait up to `grace_s`, cancel the rest, lifespan shutdown
+        server.hurry()                      end the waits of `stop`
+    run(app, settings=..., *, host, port, new_id, wall_now, on_drain=None, on_ready=None) -> exit code
+
+    new_id: () -> str          a fresh request id, for answers the server gives itself
+    wall_now: () -> float      Unix seconds, for the `date` header
+    encode_body: (status, code, message) -> bytes   the JSON body of such an answer
+
+Here: life cycle, sockets, signals. Not here: connections (`server_protocol.py`), requests (`server_exchange.py`),
+bounds (`server_settings.py`), TLS and HTTP/2 (a proxy's work), access logs (the application's). Called by `cli.py`.
+Decision record: docs/decisions/0001-http-server.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import resource
+import signal
+import socket
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from convene.http.server_asgi import Lifespan
+from convene.http.server_guard import Edge
+from convene.http.server_protocol import Connection
+from convene.http.server_settings import ServerSettings
+from convene.http.server_wire import encode_refusal_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from convene.http.server_asgi import ASGIApp
+
+_LOG: Final = logging.getLogger(__name__)
+_PROBE_INTERVAL_S: Final = 5
+_PROBES: Final = 3
+_SPARE_FILES: Final = 1_024  # beside connections: databases, upstream calls, logs
+
+
+class Server:
+    """One application on one event loop. Start it once, stop it once."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: ServerSettings | None = None,
+        *,
+        new_id: Callable[[], str],
+        wall_now: Callable[[], float],
+        on_drain: Callable[[], None] | None = None,
+        encode_body: Callable[[int, str, str], bytes] = encode_refusal_body,
+    ) -> None:
+        """Hold the parts; nothing happens before `start`."""
+        self._app = app
+        self._settings = settings if settings is not None else ServerSettings()
+        self._new_id = new_id
+        self._wall_now = wall_now
+        self._on_drain = on_drain
+        self._encode_body = encode_body
+        self._edge: Edge | None = None
+        self._lifespan: Lifespan | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._ticker: asyncio.TimerHandle | None = None
+        self._hurried = False
+        self._stopped = False
+        self.port = 0
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0, *, sockets: Sequence[socket.socket] = ()) -> None:
+        """Run the lifespan start-up, then listen on `sockets` or on every address of `host`.
+
+        Raises `StartupFailed` from the application, `OSError` if an address cannot be bound.
+        """
+        loop = asyncio.get_running_loop()
+        edge = Edge(
+            self._app,
+            self._settings,
+            loop,
+            new_id=self._new_id,
+            wall_now=self._wall_now,
+            encode_body=self._encode_body,
+        )
+        own = list(sockets) or await _bind(loop, host, port)
+        try:
+            self._lifespan = Lifespan(self._app, edge.state)
+            await self._lifespan.start()
+        except BaseException:  # whatever ended the start-up, the bound sockets must not outlive it
+            for listening in own:
+                listening.close()
+            raise
+        self._edge = edge
+        for listening in own:
+            _tune(listening, self._settings)
+            self._listeners.append(
+                await loop.create_server(lambda: Connection(edge), sock=listening, backlog=self._settings.backlog)
+            )
+        name = own[0].getsockname()
+        self.port = int(name[1]) if isinstance(name, tuple) else 0
+        self._ticker = loop.call_later(self._settings.tick_s, self._tick, edge)
+
+    def begin_drain(self) -> None:
+        """Answer new requests with 503 and let go of idle connections. Running requests go on. Idempotent."""
+        edge = self._edge
+        if edge is None or edge.draining:
+            return
+        edge.draining = True
+        if self._on_drain is not None:
+            self._on_drain()
+        for connection in list(edge.connections):
+            connection.close_if_idle()
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Drain and end: running requests have `grace_s` seconds (default: the setting), then they are cancelled."""
+        edge = self._edge
+        if edge is None or self._stopped:
+            return
+        self._stopped = True
+        self.begin_drain()
+        loop, settings = edge.loop, self._settings
+        until = loop.time() + (settings.grace_s if grace_s is None else grace_s)
+        await self._wait(edge, lambda: not edge.running, until)
+        for request in list(edge.running):
+            request.cancel()
+        until = max(until, loop.time() + settings.cancel_s)
+        await self._wait(edge, lambda: not edge.running, loop.time() + settings.cancel_s, always=True)
+        if edge.running:
+            _LOG.error("%d requests did not end when cancelled", len(edge.running))
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(edge.connections):
+            connection.close_when_sent()
+        await self._wait(edge, lambda: not edge.connections, until)
+        for connection in list(edge.connections):
+            connection.abort()
+        await self._wait(edge, lambda: not edge.connections, loop.time() + settings.cancel_s, always=True)
+        if self._ticker is not None:
+            self._ticker.cancel()
+        for listener in self._listeners:
+            await listener.wait_closed()
+        if self._lifespan is not None:
+            await self._lifespan.stop()
+
+    def hurry(self) -> None:
+        """End the patience of `stop`: cancel what runs now (a second signal)."""
+        self._hurried = True
+        if self._edge is not None:
+            self._edge.wake()
+
+    async def _wait(self, edge: Edge, done: Callable[[], bool], until: float, *, always: bool = False) -> None:
+        """Wait for `done`, at most until loop time `until`; `hurry` ends it unless `always`."""
+        while not done() and (always or not self._hurried):
+            left = until - edge.loop.time()
+            if left <= 0:
+                return
+            await asyncio.wait({edge.next_change()}, timeout=left)
+
+    def _tick(self, edge: Edge) -> None:
+        self._ticker = edge.loop.call_later(self._settings.tick_s, self._tick, edge)
+        edge.tick()
+
+
+async def _bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
+    """Return bound sockets for every address of `host`; with port 0 all share the first one's port."""
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    bound: list[socket.socket] = []
+    with contextlib.ExitStack() as undo:
+        for family, kind, protocol, _, address in dict.fromkeys(found):
+            listening = undo.enter_context(socket.socket(family, kind, protocol))
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            taken = port or (bound[0].getsockname()[1] if bound else 0)
+            listening.bind((address[0], taken, *address[2:]))
+            bound.append(listening)
+        undo.pop_all()
+    return bound
+
+
+def _tune(listening: socket.socket, settings: ServerSettings) -> None:
+    """Set what accepted sockets inherit: no delay, probes of silent peers, an end for unacknowledged bytes."""
+    listening.settimeout(0)
+    if listening.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for option, value in (
+        ("TCP_KEEPIDLE", settings.keepalive_idle_s),
+        ("TCP_KEEPINTVL", _PROBE_INTERVAL_S),
+        ("TCP_KEEPCNT", _PROBES),
+        ("TCP_USER_TIMEOUT", settings.unacknowledged_s * 1000),
+    ):
+        number = getattr(socket, option, None)  # absent on some systems
+        if number is not None:
+            listening.setsockopt(socket.IPPROTO_TCP, number, value)
+
+
+def run(
+    app: ASGIApp,
+    settings: ServerSettings | None = None,
+    *,
+    host: str,
+    port: int,
+    new_id: Callable[[], str],
+    wall_now: Callable[[], float],
+    on_drain: Callable[[], None] | None = None,
+    on_ready: Callable[[Server], None] | None = None,
+) -> int:
+    """Serve on uvloop until SIGTERM or SIGINT, then drain; a second signal ends the grace.
+
+    Returns the process's exit code: 0 after a drain, also one that a second signal cut short. Raises `StartupFailed`
+    and `OSError` as `Server.start` does. `on_ready(server)` is called once it listens.
+    """
+    server = Server(app, settings, new_id=new_id, wall_now=wall_now, on_drain=on_drain)
+    _raise_file_limit((settings or ServerSettings()).connections_max + _SPARE_FILES)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(server, host, port, on_ready))
+    return 0
+
+
+async def _serve(server: Server, host: str, port: int, on_ready: Callable[[Server], None] | None) -> None:
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal() -> None:
+        if asked.is_set():
+            server.hurry()
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await server.start(host, port)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    if on_ready is not None:
+        on_ready(server)
+    await asked.wait()
+    await server.stop()
+
+
+def _raise_file_limit(wanted: int) -> None:
+    """Ask for enough file descriptors: the usual soft limit of 1,024 is below the connection cap."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    best = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < best:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
