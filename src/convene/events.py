@@ -168,6 +168,8 @@ class Choice:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls in the order of their index."""
+        if not self.calls:
+            return ()
         calls = (self.calls[index] for index in sorted(self.calls))
         return tuple(ToolCall(call.id, call.name, "".join(call.pieces)) for call in calls)
 
@@ -201,24 +203,24 @@ class Fold:
         return found
 
     def add(self, event: Event) -> None:
-        """Take one event in. Rows of a table, one kind of event each."""
-        match event:
-            case TextDelta():
-                choice = self.choice(event.choice)
-                choice.text.append(event.text)
+        """Take one event in. The common kinds first: this runs for every token."""
+        if isinstance(event, TextDelta):
+            choice = self.choice(event.choice)
+            choice.text.append(event.text)
+            if event.logprobs:
                 choice.logprobs.extend(event.logprobs)
-            case Finished():
-                self.choice(event.choice).finish = event.reason
-            case UsageReported():
-                self.usage = event.usage if self.usage is None else self.usage + event.usage
-            case ReasoningDelta():
-                self.choice(event.choice).reasoning.append(event.text)
-            case CallDelta():
-                self.choice(event.choice).grow_call(event)
-            case Began():
-                self.began = event
-            case _:
-                self._add_rare(event)
+        elif isinstance(event, Finished):
+            self.choice(event.choice).finish = event.reason
+        elif isinstance(event, UsageReported):
+            self.usage = event.usage if self.usage is None else self.usage + event.usage
+        elif isinstance(event, Began):
+            self.began = event
+        elif isinstance(event, ReasoningDelta):
+            self.choice(event.choice).reasoning.append(event.text)
+        elif isinstance(event, CallDelta):
+            self.choice(event.choice).grow_call(event)
+        else:
+            self._add_rare(event)
 
     def _add_rare(self, event: Event) -> None:
         match event:

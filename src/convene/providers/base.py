@@ -15,7 +15,7 @@ from convene.messages import FunctionTool, Message, ResponseFormat, ToolChoice
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from convene.events import Event
 
@@ -101,6 +101,14 @@ class ChatModel(Protocol):
 
     def ready(self) -> str | None:
         """Return None if it can serve now, else why not, in words for an operator. Never calls the model (OPS-01)."""
+        ...
+
+    @property
+    def whole(self) -> Callable[[Generation], Awaitable[Sequence[Event]]] | None:
+        """How to get the same events all at once, where a host gives whole answers; None where it only streams.
+
+        For callers that do not stream: one wait instead of a generator a layer, a quarter of a plain request's cost.
+        """
         ...
 
     def generate(self, generation: Generation) -> AsyncGenerator[Event]:

@@ -101,6 +101,9 @@ def catalogue(clock: Clock, settings: ScriptedSettings) -> dict[str, ScriptedCha
 class ScriptedChat:
     """A `ChatModel` that follows `script`, with `pause_s` seconds of silence after each word."""
 
+    whole = None
+    """It speaks word by word."""
+
     def __init__(self, name: str, script: Script, clock: Clock, *, pause_s: float = 0.0) -> None:
         self.name = name
         self.capabilities = Capabilities(vision=True, audio=True, files=True, reasoning=True)

@@ -16,7 +16,7 @@ from convene.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from convene.events import Event
+    from convene.events import Event, Fold
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +74,10 @@ class Turn(Protocol):
 
     def events(self) -> AsyncGenerator[Event]:
         """Run it. Raises `ConveneError`; closing the generator cancels the work and settles what was used."""
+        ...
+
+    async def answer(self) -> Fold:
+        """Run it for a caller that does not stream and return all events gathered. Raises `ConveneError`."""
         ...
 
 

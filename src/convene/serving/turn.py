@@ -7,10 +7,10 @@ stand behind `admission`, the agentic loop will stand between this module and th
 from __future__ import annotations
 
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from convene.errors import ConveneError
-from convene.events import Began, CallDelta, Finished, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
+from convene.events import Began, CallDelta, Finished, Fold, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
 from convene.serving.base import ChatRequest, Outcome, Principal
 from convene.serving.checks import fit
 from convene.usage import BYTES_PER_TOKEN, Usage, estimate_tokens
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from convene.clock import Clock
     from convene.events import Event
     from convene.providers.base import ChatModel, Generation
-    from convene.serving.admission import Admission
+    from convene.serving.admission import Admission, Lease
     from convene.serving.catalog import Catalog
 
 
@@ -41,14 +41,14 @@ class Turns:
 
 
 class Turn:
-    """One accepted request. `events()` runs it, once."""
+    """One accepted request. `events()` or `answer()` runs it, once."""
 
     __slots__ = (
         "_generation",
         "_model",
         "_principal",
-        "_text_bytes",
         "_turns",
+        "_written",
         "created",
         "id",
         "model",
@@ -69,7 +69,7 @@ class Turn:
         self._generation = generation
         self._principal = principal
         self._model = model
-        self._text_bytes = 0
+        self._written: list[str] = []
         self.request = request
         self.id = turns.clock.new_id("chatcmpl-")
         self.created = int(turns.clock.now())
@@ -78,42 +78,72 @@ class Turn:
 
     async def events(self) -> AsyncGenerator[Event]:
         """Reserve, run the model, settle exactly once whatever happens on the way (invariants 5 and 6)."""
-        outcome = self.outcome
-        clock = self._turns.clock
-        began_at = clock.monotonic()
-        lease = await self._turns.admission.reserve(self._principal, outcome.model, self._generation)
+        began_at, lease = await self._begin()
         try:
             async with aclosing(self._model.generate(self._generation)) as events:
                 async for event in events:
-                    if outcome.first_event_ms is None:
-                        outcome.first_event_ms = (clock.monotonic() - began_at) * 1000
-                    self._note(event)
+                    self._note(event, began_at)
                     yield event
         except ConveneError as fault:
-            outcome.finish = fault.code
+            self.outcome.finish = fault.code
             raise
         finally:
-            if outcome.usage is None and outcome.first_event_ms is not None:
-                outcome.usage = self._estimate()
-            lease.settle(outcome)
+            self._settle(lease)
+
+    async def answer(self) -> Fold:
+        """Run it for a caller that does not stream: the same events, gathered (invariant 3)."""
+        gathered = Fold()
+        whole = self._model.whole
+        if whole is None:
+            async with aclosing(self.events()) as events:
+                async for event in events:
+                    gathered.add(event)
+            return gathered
+        began_at, lease = await self._begin()
+        try:
+            for event in await whole(self._generation):
+                self._note(event, began_at)
+                gathered.add(event)
+        except ConveneError as fault:
+            self.outcome.finish = fault.code
+            raise
+        finally:
+            self._settle(lease)
+        return gathered
+
+    async def _begin(self) -> tuple[float, Lease]:
+        turns = self._turns
+        began_at = turns.clock.monotonic()
+        return began_at, await turns.admission.reserve(self._principal, self.outcome.model, self._generation)
+
+    def _settle(self, lease: Lease) -> None:
+        outcome = self.outcome
+        if outcome.usage is None and outcome.first_event_ms is not None:
+            outcome.usage = self._estimate()
+        lease.settle(outcome)
 
     def _estimate(self) -> Usage:
         """Count what a turn that was cut short has used, by the stated estimate (CHAT-07, OAI-35)."""
         prompt = sum(estimate_tokens(message.text()) for message in self._generation.messages)
-        return Usage(prompt, -(-self._text_bytes // BYTES_PER_TOKEN), estimated=True)
+        written = sum(len(text.encode("utf-8", "replace")) for text in self._written)
+        return Usage(prompt, -(-written // BYTES_PER_TOKEN), estimated=True)
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event, began_at: float) -> None:
+        """Keep what the books need. Asked by exact class, the commonest first: this runs for every token."""
         outcome = self.outcome
-        match event:
-            case TextDelta() | ReasoningDelta() | RefusalDelta():
-                self._text_bytes += len(event.text.encode())
-            case CallDelta():
-                self._text_bytes += len((event.name or "").encode()) + len(event.arguments.encode())
-            case UsageReported():
-                outcome.usage = event.usage if outcome.usage is None else outcome.usage + event.usage
-            case Finished():
-                outcome.finish = event.reason
-            case Began():
-                outcome.upstream = event.upstream
-            case _:
-                pass
+        if outcome.first_event_ms is None:
+            outcome.first_event_ms = (self._turns.clock.monotonic() - began_at) * 1000
+        kind = type(event)
+        if kind in _WITH_TEXT:
+            self._written.append(event.text)  # type: ignore[union-attr]  # the table's classes have it
+        elif isinstance(event, UsageReported):
+            outcome.usage = event.usage if outcome.usage is None else outcome.usage + event.usage
+        elif isinstance(event, Finished):
+            outcome.finish = event.reason
+        elif isinstance(event, Began):
+            outcome.upstream = event.upstream
+        elif isinstance(event, CallDelta):
+            self._written += (event.name or "", event.arguments)
+
+
+_WITH_TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta})

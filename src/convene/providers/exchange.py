@@ -1,0 +1,184 @@
+"""One request to an upstream: sent to one of its hosts, and again where that is safe. The I/O under each dialect class.
+
+Sent again only before the first event of the answer, at most `retries` times, within the upstream's retry budget, and
+only where nothing can have been generated for us: no connection, 502, 503, 504, a close without a byte, an answer
+without content; after 429 only at another host (reliability 4, D1). Not here: what is sent and what it means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+import convene
+from convene.errors import Unavailable
+from convene.http import base as http
+from convene.providers.openai_codec import PLAIN, Dialect
+from convene.providers.openai_faults import Blamed, Verdict, judge_status, judge_transport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from convene.clock import Clock
+    from convene.providers.hosts import Hosts, Pick
+
+T = TypeVar("T")
+
+BACK_OFF_S = 0.05
+BACK_OFF_MAX_S = 1.0
+ERROR_BYTES_MAX = 64 * 1024
+
+
+class OpenAISettings(msgspec.Struct, frozen=True, kw_only=True):
+    """One model at one OpenAI-compatible upstream. Neither its key nor its headers show in its `repr`.
+
+    `model` is the name there; `headers` go along with every request; `retries` counts further tries after the first;
+    `body_bytes_max` caps a whole reply; `fresh` asks for a new connection each time.
+    """
+
+    upstream: str
+    model: str
+    api_key: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+    timeouts: http.Timeouts = http.Timeouts()
+    retries: int = 2
+    dialect: Dialect = PLAIN
+    body_bytes_max: int = 32 * 1024 * 1024
+    fresh: bool = False
+
+    def __repr__(self) -> str:
+        return f"OpenAISettings(upstream={self.upstream!r}, model={self.model!r})"
+
+
+class Opened(NamedTuple, Generic[T]):
+    """An answer that has begun: whose it is, the response to close, and what its reader made of the beginning."""
+
+    pick: Pick
+    response: http.Response
+    begun: T
+
+
+class Exchange:
+    """Sends one model's requests to the hosts of its upstream."""
+
+    def __init__(self, client: http.Client, hosts: Hosts, settings: OpenAISettings, clock: Clock) -> None:
+        self.hosts = hosts
+        self._client = client
+        self._settings = settings
+        self._clock = clock
+        own = (
+            ("content-type", "application/json"),
+            ("accept", "application/json, text/event-stream"),
+            ("user-agent", f"convene/{convene.__version__}"),
+        )
+        key = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
+        given = {name.lower() for name, _ in settings.headers}
+        self._headers = tuple(pair for pair in own + key if pair[0] not in given) + settings.headers
+        self._blamed = tuple(
+            Blamed(settings.upstream, settings.model, url, settings.api_key) for url in hosts.base_urls
+        )
+
+    def ready(self) -> str | None:
+        """Return None if a host may be asked now, else why not."""
+        wait_s = self.hosts.wait_s()
+        if wait_s is None:
+            return None
+        return f"every host of upstream '{self._settings.upstream}' has failed; the next is tried in {wait_s:.1f} s"
+
+    def blame(self, pick: Pick) -> Blamed:
+        """Return whom a fault at this host is about."""
+        return self._blamed[pick.number]
+
+    async def open(
+        self, path: str, body: bytes, begin: Callable[[http.Response, Blamed], Awaitable[T | Verdict]]
+    ) -> Opened[T]:
+        """Send until an answer has begun; the caller then tells `hosts` how it ended, and closes the response.
+
+        Args:
+            path: below the hosts' base URL.
+            body: the JSON request.
+            begin: reads the response as far as needed to say that the answer is one; returns what it made of it, or
+                the verdict that it is none.
+
+        Raises:
+            ConveneError: the last fault, once no further try is allowed.
+        """
+        self.hosts.budget.earn()
+        pick = self.hosts.choose()
+        if pick is None:
+            raise self._unavailable()
+        tried: list[int] = []
+        while True:
+            outcome = await self._try(pick, path, body, begin, fresh=self._settings.fresh or bool(tried))
+            if not isinstance(outcome, Verdict):
+                return outcome
+            tried.append(pick.number)
+            again = self._choose_next(outcome, tried)
+            if again is None:
+                raise outcome.fault
+            pick = again
+            await asyncio.sleep(min(BACK_OFF_MAX_S, BACK_OFF_S * 2.0 ** len(tried)) * self._clock.fraction())
+
+    def _choose_next(self, outcome: Verdict, tried: list[int]) -> Pick | None:
+        if outcome.next == "end" or len(tried) > self._settings.retries:
+            return None
+        pick = self.hosts.choose_other(tried) if outcome.next == "elsewhere" else self.hosts.choose_again(tried)
+        return pick if pick is not None and self.hosts.budget.spend() else None
+
+    async def _try(
+        self,
+        pick: Pick,
+        path: str,
+        body: bytes,
+        begin: Callable[[http.Response, Blamed], Awaitable[T | Verdict]],
+        *,
+        fresh: bool,
+    ) -> Opened[T] | Verdict:
+        settings = self._settings
+        request = http.Request("POST", pick.base_url + path, self._headers, body, settings.timeouts, fresh)
+        response: http.Response | None = None
+        try:
+            response = await self._client.send(request)
+            blamed = self._blamed[pick.number]
+            if 200 <= response.status < 300:  # noqa: PLR2004 - the statuses of success
+                begun = await begin(response, blamed)
+                if not isinstance(begun, Verdict):
+                    self.hosts.answered(pick)
+                    return Opened(pick, response, begun)
+                verdict = begun
+            else:
+                verdict = await self._refusal(response, blamed)
+        except http.HttpError as error:
+            verdict = judge_transport(error, self.blame(pick), begun=False)
+        except BaseException:
+            # broad and re-raised: whoever ends this try, above all a cancellation, ends the upstream's work with it
+            if response is not None:
+                response.close()
+            self.hosts.gave_up(pick)
+            raise
+        if verdict.blame:
+            self.hosts.failed(pick)
+        elif response is None:
+            self.hosts.gave_up(pick)
+        else:
+            self.hosts.succeeded(pick)
+        if response is not None:
+            response.close()
+        return verdict
+
+    async def _refusal(self, response: http.Response, blamed: Blamed) -> Verdict:
+        try:
+            words = await response.read(ERROR_BYTES_MAX)
+        except http.HttpError:
+            words = b""  # the status alone says enough
+        return judge_status(response.status, response.headers, words, blamed, self._clock.now())
+
+    def _unavailable(self) -> Unavailable:
+        wait_s = self.hosts.wait_s()
+        return Unavailable(
+            f"The upstream '{self._settings.upstream}' has failed several times and is being left alone; try again.",
+            detail=f"{self._settings.upstream}: all breakers are open",
+            retry_after_s=wait_s,
+        )

@@ -1,0 +1,189 @@
+"""Models at any OpenAI-compatible host: the I/O around the pure codec. `app.py` builds one object a configured model.
+
+    generate:  encode_chat -> Exchange.open (hosts, retries) -> ReplyReader -> events
+    embed:     encode_embeddings -> Exchange.open -> read_embeddings
+
+Not here: bytes (`openai_codec.py`, `openai_reply.py`), refusals (`openai_faults.py`), which host (`hosts.py`), second
+tries (`exchange.py`), other models in case of failure (`fallback.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, NamedTuple
+
+from convene.http import base as http
+from convene.providers.exchange import Exchange, OpenAISettings
+from convene.providers.openai_codec import encode_chat, encode_embeddings
+from convene.providers.openai_faults import Verdict, judge_transport
+from convene.providers.openai_reply import ReplyReader
+from convene.providers.openai_vectors import read_embeddings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+
+    from convene.clock import Clock
+    from convene.events import Event
+    from convene.providers.base import Capabilities, Embeddings, Generation
+    from convene.providers.hosts import Hosts
+    from convene.providers.openai_faults import Blamed
+
+__all__ = ["OpenAIChat", "OpenAIEmbeddings", "OpenAISettings"]
+
+DRAIN_S = 0.1
+"""After `[DONE]` the body's own end follows at once; with it the connection can serve the next request."""
+
+
+class _Answer(NamedTuple):
+    """The beginning of an answer; `chunks` is None when it was whole."""
+
+    reader: ReplyReader
+    events: list[Event]
+    chunks: AsyncIterator[bytes] | None
+
+
+class OpenAIChat:
+    """A `ChatModel` at an OpenAI-compatible upstream."""
+
+    def __init__(
+        self, client: http.Client, hosts: Hosts, settings: OpenAISettings, capabilities: Capabilities, clock: Clock
+    ) -> None:
+        """Serve one model.
+
+        Args:
+            client: sends the requests; shared, not closed here.
+            hosts: where the upstream is; shared by all models of one upstream.
+            settings: which model, with which key.
+            capabilities: what it can do, as configured.
+            clock: ids, dates and jitter.
+        """
+        self._capabilities = capabilities
+        self._settings = settings
+        self._clock = clock
+        self._exchange = Exchange(client, hosts, settings, clock)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do."""
+        return self._capabilities
+
+    @property
+    def upstream(self) -> str:
+        """The configured upstream's name."""
+        return self._settings.upstream
+
+    def ready(self) -> str | None:
+        """Return None if some host may be asked now, else why not."""
+        return self._exchange.ready()
+
+    @property
+    def whole(self) -> Callable[[Generation], Awaitable[Sequence[Event]]]:
+        """How to get a whole answer at once."""
+        return self._answer
+
+    async def _answer(self, generation: Generation) -> Sequence[Event]:
+        async def begin(response: http.Response, blamed: Blamed) -> list[Event] | Verdict:
+            """Read all of it; a host that streams unasked is read to its end."""
+            reader = ReplyReader(generation, blamed, self._clock, self._settings.dialect)
+            body = await response.read(self._settings.body_bytes_max)
+            if "event-stream" in response.headers.get("content-type", ""):
+                events = reader.feed(body)
+                events += reader.end_stream()
+            else:
+                events = reader.read_whole(body)
+            return reader.verdict or events
+
+        body = encode_chat(generation, self._settings.model, self._settings.dialect)
+        pick, response, events = await self._exchange.open("/chat/completions", body, begin)
+        self._exchange.hosts.succeeded(pick)
+        response.close()
+        return events
+
+    async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
+        """Generate. Raises `BadRequest`, `RateLimited` and `UpstreamFault`; closing it drops the upstream's work."""
+
+        async def begin(response: http.Response, blamed: Blamed) -> _Answer | Verdict:
+            return await self._begin(generation, response, blamed)
+
+        body = encode_chat(generation, self._settings.model, self._settings.dialect)
+        pick, response, (reader, events, chunks) = await self._exchange.open("/chat/completions", body, begin)
+        if chunks is None:
+            self._exchange.hosts.succeeded(pick)
+        try:
+            for event in events:
+                yield event
+            if chunks is None:
+                return
+            while not reader.complete and reader.verdict is None:
+                try:
+                    data = await anext(chunks, None)
+                except http.HttpError as error:
+                    if not reader.finished:
+                        self._exchange.hosts.failed(pick)
+                        raise judge_transport(error, self._exchange.blame(pick), begun=True).fault from error
+                    data = None
+                for event in reader.end_stream() if data is None else reader.feed(data):
+                    yield event
+            if reader.verdict is not None:
+                self._exchange.hosts.failed(pick)
+                raise reader.verdict.fault
+            self._exchange.hosts.succeeded(pick)
+            await _drain(chunks)
+        finally:
+            response.close()
+
+    async def _begin(self, generation: Generation, response: http.Response, blamed: Blamed) -> _Answer | Verdict:
+        """Read until the first event; hosts stream or do not, whatever was asked, and say so by the content type."""
+        reader = ReplyReader(generation, blamed, self._clock, self._settings.dialect)
+        content_type = response.headers.get("content-type", "")
+        streamed = "event-stream" in content_type or (generation.stream and "json" not in content_type)
+        if not streamed:
+            events = reader.read_whole(await response.read(self._settings.body_bytes_max))
+            return reader.verdict or _Answer(reader, events, None)
+        chunks = aiter(response.chunks())
+        events = []
+        while not events and reader.verdict is None and not reader.complete:
+            data = await anext(chunks, None)
+            events = reader.end_stream() if data is None else reader.feed(data)
+        if reader.verdict is not None and not events:
+            return reader.verdict
+        return _Answer(reader, events, chunks)
+
+
+async def _drain(chunks: AsyncIterator[bytes]) -> None:
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            async for _ in chunks:
+                pass
+    except (TimeoutError, http.HttpError):
+        pass  # the answer is complete; only the connection's reuse is lost
+
+
+class OpenAIEmbeddings:
+    """An `EmbeddingModel` at an OpenAI-compatible upstream."""
+
+    def __init__(self, client: http.Client, hosts: Hosts, settings: OpenAISettings, clock: Clock) -> None:
+        """Serve one model; the arguments are `OpenAIChat`'s."""
+        self._settings = settings
+        self._exchange = Exchange(client, hosts, settings, clock)
+
+    @property
+    def upstream(self) -> str:
+        """The configured upstream's name."""
+        return self._settings.upstream
+
+    def ready(self) -> str | None:
+        """Return None if some host may be asked now, else why not."""
+        return self._exchange.ready()
+
+    async def embed(self, inputs: Sequence[str | Sequence[int]], dimensions: int | None = None) -> Embeddings:
+        """Return one vector an input. Raises `BadRequest`, `RateLimited` and `UpstreamFault`."""
+
+        async def begin(response: http.Response, blamed: Blamed) -> Embeddings | Verdict:
+            return read_embeddings(await response.read(self._settings.body_bytes_max), inputs, blamed)
+
+        body = encode_embeddings(inputs, dimensions, self._settings.model)
+        opened = await self._exchange.open("/embeddings", body, begin)
+        opened.response.close()
+        self._exchange.hosts.succeeded(opened.pick)
+        return opened.begun

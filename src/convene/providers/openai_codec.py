@@ -1,0 +1,214 @@
+"""What goes to an OpenAI-compatible host: a `Generation` as request body bytes. Pure.
+
+Only fields that were set are written, so hosts with strict readers meet as little as possible. Not here: what comes
+back (`openai_reply.py`), refusals (`openai_faults.py`), I/O (`openai.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from convene.messages import ImagePart, TextPart
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.messages import FunctionTool, Message, Part, ToolChoice
+    from convene.providers.base import Generation, Sampling
+
+MaxTokensField = Literal["max_tokens", "max_completion_tokens"]
+
+OWN_FIELDS = frozenset(
+    {
+        "model", "messages", "stream", "stream_options", "n", "temperature", "top_p", "frequency_penalty",
+        "presence_penalty", "max_tokens", "max_completion_tokens", "stop", "seed", "logit_bias", "logprobs",
+        "top_logprobs", "reasoning_effort", "verbosity", "tools", "tool_choice", "parallel_tool_calls",
+        "functions", "function_call", "response_format", "user", "dimensions", "encoding_format", "input",
+    }
+)  # fmt: skip
+"""Fields that the request's own values decide alone: `Generation.extra` never writes one."""
+
+GATEWAY_FIELDS = frozenset(
+    {"api_base", "api_key", "api_version", "base_url", "extra_headers", "headers", "user_config"}
+)
+"""Fields by which some gateways let a caller choose where a request goes and with which key: a caller of ours never
+does (invariant 10), and the gateway would trust our key."""
+
+FIELDS_NOT_PASSED = OWN_FIELDS | GATEWAY_FIELDS
+
+_ENCODER = msgspec.json.Encoder()
+
+
+class Dialect(msgspec.Struct, frozen=True, kw_only=True):
+    """How a host differs from the plain form.
+
+    `max_tokens_field` is the name it reads; `echo_reasoning` sends earlier reasoning back as `reasoning_content`;
+    `allowed_tools` says that it knows that form of `tool_choice` (else the list of tools is narrowed, which any host
+    understands); `template_opens_thinking` that its chat template writes `<think>`, so replies begin inside of it.
+    """
+
+    max_tokens_field: MaxTokensField = "max_tokens"
+    echo_reasoning: bool = False
+    allowed_tools: bool = False
+    template_opens_thinking: bool = False
+
+
+PLAIN = Dialect()
+
+
+def encode_chat(generation: Generation, model: str, dialect: Dialect = PLAIN) -> bytes:
+    """Return the body for `/chat/completions`, asking for the host's `model`."""
+    echo = dialect.echo_reasoning
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [_write_message(message, echo=echo) for message in generation.messages],
+        "stream": generation.stream,
+    }
+    if generation.stream:
+        body["stream_options"] = {"include_usage": True}
+    _write_sampling(generation.sampling, dialect, body)
+    if generation.n != 1:
+        body["n"] = generation.n
+    if generation.tools:
+        _write_tools(generation, dialect, body)
+    if generation.response_format.kind != "text":
+        body["response_format"] = _write_response_format(generation)
+    if generation.user is not None:
+        body["user"] = generation.user
+    if generation.extra:
+        body |= {name: value for name, value in generation.extra.items() if name not in FIELDS_NOT_PASSED}
+    return _ENCODER.encode(body)
+
+
+def encode_embeddings(inputs: Sequence[str | Sequence[int]], dimensions: int | None, model: str) -> bytes:
+    """Return the body for `/embeddings`; floats are asked for, as not every host knows base64."""
+    body: dict[str, object] = {"model": model, "input": list(inputs), "encoding_format": "float"}
+    if dimensions is not None:
+        body["dimensions"] = dimensions
+    return _ENCODER.encode(body)
+
+
+def _write_message(message: Message, *, echo: bool) -> dict[str, object]:
+    content = message.content
+    wire: dict[str, object] = {
+        "role": message.role,
+        "content": content if isinstance(content, str) else _write_content(message),
+    }
+    if message.tool_calls:
+        wire["content"] = wire["content"] or None
+        wire["tool_calls"] = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        wire["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        wire["name"] = message.name
+    if echo and message.reasoning:
+        wire["reasoning_content"] = message.reasoning
+    return wire
+
+
+def _write_content(message: Message) -> str | list[dict[str, object]]:
+    """Return parts as a list only where there is more than text: templates of many hosts take strings alone."""
+    parts = message.content
+    if isinstance(parts, str):
+        return parts
+    only_text = all(isinstance(part, TextPart) for part in parts)
+    if only_text and (len(parts) <= 1 or message.role != "user"):
+        return message.text()
+    return [_write_part(part) for part in parts]
+
+
+def _write_part(part: Part) -> dict[str, object]:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart):
+        image = {"url": part.url} if part.detail is None else {"url": part.url, "detail": part.detail}
+        return {"type": "image_url", "image_url": image}
+    return {"type": part.kind, part.kind: part.body}
+
+
+def _write_sampling(sampling: Sampling, dialect: Dialect, body: dict[str, object]) -> None:
+    if sampling.temperature is not None:
+        body["temperature"] = sampling.temperature
+    if sampling.max_tokens is not None:
+        body[dialect.max_tokens_field] = sampling.max_tokens
+    if sampling.stop:
+        body["stop"] = sampling.stop
+    if sampling.logit_bias:
+        body["logit_bias"] = sampling.logit_bias
+    if sampling.logprobs:
+        body["logprobs"] = True
+        if sampling.top_logprobs is not None:
+            body["top_logprobs"] = sampling.top_logprobs
+    rarer = (
+        ("top_p", sampling.top_p),
+        ("frequency_penalty", sampling.frequency_penalty),
+        ("presence_penalty", sampling.presence_penalty),
+        ("seed", sampling.seed),
+        ("reasoning_effort", sampling.reasoning_effort),
+        ("verbosity", sampling.verbosity),
+    )
+    body |= {name: value for name, value in rarer if value is not None}
+
+
+def _write_tools(generation: Generation, dialect: Dialect, body: dict[str, object]) -> None:
+    choice, tools = generation.tool_choice, generation.tools
+    if choice.allowed is not None and not dialect.allowed_tools:
+        tools = tuple(tool for tool in tools if tool.name in choice.allowed)
+        if not tools:
+            return
+    body["tools"] = [_write_tool(tool) for tool in tools]
+    if generation.parallel_tool_calls is not None:
+        body["parallel_tool_calls"] = generation.parallel_tool_calls
+    if choice.allowed is not None and dialect.allowed_tools:
+        body["tool_choice"] = _write_allowed(choice, choice.allowed)
+    elif choice.mode == "named":
+        body["tool_choice"] = {"type": "function", "function": {"name": choice.name}}
+    elif choice.mode != "auto":
+        body["tool_choice"] = choice.mode
+
+
+def _write_allowed(choice: ToolChoice, allowed: tuple[str, ...]) -> dict[str, object]:
+    tools = [{"type": "function", "function": {"name": name}} for name in allowed]
+    mode = "required" if choice.mode == "required" else "auto"
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
+def _write_tool(tool: FunctionTool) -> dict[str, object]:
+    function: dict[str, object] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters is not None:
+        function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def _write_response_format(generation: Generation) -> dict[str, object]:
+    wanted = generation.response_format
+    if wanted.kind != "json_schema":
+        return {"type": wanted.kind}
+    schema: dict[str, object] = {"name": wanted.name}
+    if wanted.schema is not None:
+        schema["schema"] = wanted.schema
+    if wanted.strict is not None:
+        schema["strict"] = wanted.strict
+    if wanted.description is not None:
+        schema["description"] = wanted.description
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def prompt_text(generation: Generation) -> str:
+    """Return what the model reads as one text, for an estimate where the host counts no tokens; pictures left out."""
+    texts: list[str] = []
+    for message in generation.messages:
+        texts.append(message.text())
+        texts.extend(f"{call.name}{call.arguments}" for call in message.tool_calls)
+    if generation.tools:
+        texts.append(_ENCODER.encode([_write_tool(tool) for tool in generation.tools]).decode())
+    return "\n".join(texts)
