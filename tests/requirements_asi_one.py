@@ -26,8 +26,8 @@ DOCS-02 2 There are pages on OpenAI compatibility, every parameter, a quickstart
     tool calling, and choosing a model.
 DOCS-03 2 The shape of requests and responses is shown with the Python and the JavaScript SDK.
 [asi-one §2]
-HDR-01 2 The key arrives in the required header `Authorization`, after the word `Bearer`.
-HDR-02 2 Upper and lower case make no difference in the scheme word, so `bearer` is fine.
+HDR-01 proved The key arrives in the required header `Authorization`, after the word `Bearer`.
+HDR-02 proved Upper and lower case make no difference in the scheme word, so `bearer` is fine.
 HDR-03 2 A request body is declared as `Content-Type: application/json`.
 HDR-04 4 `x-session-id` is an optional string of the client's choice that ties agentic requests into one session.
 HDR-05 3 `X-Delegated-For` (optional) says for which end user a management key acts; other keys' use of it has no
@@ -247,10 +247,10 @@ SDK-03 2 `choices[0].message.content`, `model`, `usage`, `executable_data`, `int
 [asi-one §14]
 ENV-01 5 `ASI1_BASE_URL` (the base with `/v1`) leads uAgents' ChatAgent here.
 ENV-02 5 uAgents takes its key from `ASI1_API_KEY`.
-ENV-03 2 `ASI_ONE_API_KEY` is the key's name in the docs' samples and most code.
+ENV-03 proved `ASI_ONE_API_KEY` is the key's name in the docs' samples and most code.
 ENV-04 2 LlamaIndex and LangChain take the key from `ASI_API_KEY`.
 ENV-05 2 `ASIONE_API_KEY` and `ASI_LLM_KEY` are further names of the key in public code.
-ENV-06 2 `ASI_ONE_BASE_URL` is another name of the base URL.
+ENV-06 proved `ASI_ONE_BASE_URL` is another name of the base URL.
 ENV-07 2 `LLM_API_ENDPOINT`, `LLM_API_KEY` and `LLM_MODEL` steer the structured-data sample.
 ENV-08 5 The uAgents MCP adapter has the constructor argument `asi1_base_url`.
 ENV-09 5 The A2A outbound adapter's `base_url` is the full `.../chat/completions` URL.

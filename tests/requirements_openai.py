@@ -216,22 +216,22 @@ OPS-20 2 `/docs`, `/openapi.json` and `/llms.txt` (H1, blockquote, H2 lists of l
     `.md`.
 OPS-21 2 Settings to copy are in the docs for OpenAI SDKs, LangChain, AI SDK, Codex (`wire_api = "responses"`),
     OpenCode (`@ai-sdk/openai-compatible`) and Open WebUI.
-OPS-22 2 One TOML or YAML file configures all, each key has an environment variable under one prefix, flag beats env
+OPS-22 proved One TOML or YAML file configures all, each key has an environment variable under one prefix, flag beats env
     beats file beats default, and `.env` is read.
-OPS-23 2 A secret can be given as a file (`*_FILE`), and commands that show configuration mask it.
-OPS-24 2 `ASI_ONE_API_KEY`, `ASI_API_KEY`, `ASI1_API_KEY`, `ASI_LLM_KEY`, `ASI_ONE_BASE_URL`, `ASI_BASE_URL`,
+OPS-23 proved A secret can be given as a file (`*_FILE`), and commands that show configuration mask it.
+OPS-24 proved `ASI_ONE_API_KEY`, `ASI_API_KEY`, `ASI1_API_KEY`, `ASI_LLM_KEY`, `ASI_ONE_BASE_URL`, `ASI_BASE_URL`,
     `OPENAI_API_KEY` and `OPENAI_BASE_URL` are understood.
 OPS-25 2 The CLI has serve, models list/pull/rm, keys create/list/revoke, chat, doctor, migrate, config, bench,
     version, completion.
-OPS-26 2 Stdout is for data and stderr for talk; lists know `--json`; `--no-color` and `NO_COLOR` act; progress bars
+OPS-26 proved Stdout is for data and stderr for talk; lists know `--json`; `--no-color` and `NO_COLOR` act; progress bars
     need a TTY; exit codes are 0/1/2; the tool prints its shell completion; `help <verb>` works.
-OPS-27 2 A model download continues where it stopped, verifies sums and disk space, can be forbidden (offline), and
+OPS-27 proved A model download continues where it stopped, verifies sums and disk space, can be forbidden (offline), and
     reports JSON lines `{status,digest,total,completed}`.
-OPS-28 2 It can run offline, and it phones nobody.
+OPS-28 proved It can run offline, and it phones nobody.
 OPS-30 7 Packages: `pip install`, a small multi-arch non-root image with HEALTHCHECK, a compose file with named
     volume, a Helm chart (probes, secret, PDB), a systemd unit (Type=notify, DynamicUser, StateDirectory, hardening).
 OPS-31 2 One SQLite file is the store unless a URL names Postgres.
-OPS-32 2 `migrate` (or a Kubernetes Job before rollout) and the start, under a lock, bring the schema up to date, with
+OPS-32 proved `migrate` (or a Kubernetes Job before rollout) and the start, under a lock, bring the schema up to date, with
     a version check, a backup and a way back.
 OPS-33 3 Keys expire, rotate, have limits and spending caps, are shown once and stored as hashes.
 OPS-34 7 The console covers the life of keys, live requests, tokens by key and day, errors with request ids, a

@@ -16,16 +16,16 @@ import msgspec
 from convene import config
 from convene.api.docs import PAGES, read_page
 from convene.api.docs_reference import asked_type_of
-from convene.api.openapi import document
+from convene.api.openapi import REQUIREMENTS, document
 from convene.cli import main
 from convene.config_values import expected, settings_of
 from convene.engine.catalogue import OPEN_MODELS
 from repo.modules import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-SECTIONS: Final = {
+SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "": config.Config,
     "edge": config.Edge,
     "engine": config.Engine,
@@ -76,6 +76,11 @@ def table_rows(text: str) -> list[tuple[str, ...]]:
     ]
 
 
+def written(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return table rows as a page holds them, ready to paste."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def field_rows(shape: str) -> list[tuple[str, str, str]]:
     """Return field, type and meaning for each field of a request's shape."""
     properties: dict[str, Any] = msgspec.json.decode(document())["components"]["schemas"][shape]["properties"]
@@ -92,7 +97,8 @@ def setting_rows(section: str) -> list[tuple[str, str, str, str]]:
         default = defaults[name]
         if default is msgspec.NODEFAULT:
             default = factories[name]()
-        rows.append((f"`{name}`", expected(setting), _default(default), setting.about.help))
+        meaning = REQUIREMENTS.sub("", setting.about.help)
+        rows.append((f"`{name}`", expected(setting), _default(default), meaning))
     return rows
 
 

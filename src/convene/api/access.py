@@ -43,6 +43,8 @@ class AccessLog:
             "status": call.status,
             "duration_ms": round(duration_s * 1000, 2),
         }
+        if call.trace_id:
+            line["trace_id"] = call.trace_id
         if call.principal is not None:
             line["key"] = call.principal.key_id
         outcome = call.outcome

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 JSON_TYPE = b"application/json"
+CLIENT_LEFT = 499
+"""nginx's number for a client that left before its answer was whole; only ever seen in the log."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,6 +50,7 @@ class Call:
         "send",
         "status",
         "streamed",
+        "trace_id",
     )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int) -> None:
@@ -64,6 +67,7 @@ class Call:
         self.outcome: Outcome | None = None
         self.status = 0
         self.streamed = False
+        self.trace_id = ""
 
     def name(self, request_id: str) -> None:
         """Give the request its id, which every answer carries (OSDK-07)."""
@@ -125,8 +129,8 @@ class Call:
             raise BadRequest(f"The body is not valid {encoding}.", code="invalid_encoding") from None
         if len(plain) > self.body_bytes_max:
             raise self._too_large()
-        if not stream.eof:
-            raise BadRequest(f"The {encoding} body is cut short.", code="invalid_encoding")
+        if not stream.eof or stream.unused_data:
+            raise BadRequest(f"The {encoding} body is not one whole {encoding} stream.", code="invalid_encoding")
         return plain
 
     def _too_large(self) -> TooLarge:
@@ -137,6 +141,7 @@ class Call:
         try:
             await self.send(message)
         except OSError:
+            self.status = CLIENT_LEFT
             raise ClientLeftError from None
 
     async def reply(

@@ -14,7 +14,6 @@ from convene.api.chat_request import read_chat
 from convene.api.problems import internal
 from convene.api.sse import ChatFrames
 from convene.errors import Busy, ConveneError
-from convene.events import Fold
 
 if TYPE_CHECKING:
     from convene.api.call import Call
@@ -36,15 +35,15 @@ class ChatCompletions:
     async def __call__(self, call: Call) -> None:
         """Answer one request."""
         asked = read_chat(await call.body(), call.header(b"x-session-id"))
+        if asked.oddities:
+            for level, words in asked.oddities:
+                log.log(level, "request %s: %s", call.request_id, words)
         turn = self._turns.start(asked.request, call.caller)
         call.outcome = turn.outcome
         if asked.stream:
             await self._stream(call, asked, turn)
             return
-        gathered = Fold()
-        async with aclosing(turn.events()) as events:
-            async for event in events:
-                gathered.add(event)
+        gathered = await turn.answer()
         await call.reply(200, reply_bytes(gathered, turn, asked, call.request_id))
 
     async def _stream(self, call: Call, asked: ChatCall, turn: Turn) -> None:
@@ -55,6 +54,8 @@ class ChatCompletions:
             request_id=call.request_id,
             include_usage=asked.include_usage,
             legacy_functions=asked.legacy_functions,
+            service_tier=asked.service_tier,
+            seeded=asked.seeded,
         )
         stream = self._streams.open(call)
         try:

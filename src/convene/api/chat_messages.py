@@ -28,13 +28,20 @@ ROLES: tuple[tuple[str, Role], ...] = (
     ("function", "tool"),
 )
 _ROLE_OF: Final = dict(ROLES)
+_PLAIN_ROLES: Final[dict[str, Role]] = {"user": "user", "system": "system"}
 
 
 def read_messages(wire: Sequence[WireMessage]) -> tuple[Message, ...]:
     """Return the conversation. Raises `BadRequest` naming `messages[i]...`."""
-    messages = tuple(_read_message(message, f"messages[{index}]") for index, message in enumerate(wire))
+    messages: list[Message] = []
+    for index, one in enumerate(wire):
+        content, role = one.content, _PLAIN_ROLES.get(one.role)
+        if role is not None and isinstance(content, str):
+            messages.append(Message(role=role, content=content, name=one.name))
+        else:
+            messages.append(_read_message(one, f"messages[{index}]"))
     _check_order(messages)
-    return messages
+    return tuple(messages)
 
 
 def _read_message(wire: WireMessage, where: str) -> Message:
@@ -127,7 +134,7 @@ def _call(call_id: str, function: WireFunctionCall, where: str) -> ToolCall:
     return ToolCall(call_id, function.name, text or "{}")
 
 
-def _check_order(messages: tuple[Message, ...]) -> None:
+def _check_order(messages: Sequence[Message]) -> None:
     """A tool's result follows the assistant message that called it (TOOLS-07).
 
     The opposite, a call without a result, passes: replies of the ASI:One shape show calls the server itself ran, and

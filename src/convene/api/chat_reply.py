@@ -32,10 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from convene.api.chat_request import ChatCall
-    from convene.events import Choice, Cited, Fold, StepChanged, TokenLogprob, ToolRan
+    from convene.events import Began, Choice, Cited, Fold, StepChanged, TokenLogprob, ToolRan
     from convene.serving.base import Turn
 
 _encode = msgspec.json.Encoder().encode
+SERVICE_TIER = "default"
+"""There is one tier here, whatever was asked for (OAI-23)."""
 ESTIMATED = Notice("usage_estimated", "The upstream reported no token counts; they are estimated from the text.")
 
 
@@ -55,8 +57,8 @@ def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> 
             choices=choices,
             usage=usage_of(gathered.usage),
             metadata=metadata_of(gathered, request_id, turn.model),
-            system_fingerprint=_fingerprint(gathered, seeded=call.request.generation.sampling.seed is not None),
-            service_tier="default" if call.service_tier else UNSET,
+            system_fingerprint=fingerprint_of(gathered.began, seeded=call.seeded),
+            service_tier=SERVICE_TIER if call.service_tier else UNSET,
             executable_data=[tool_of(ran) for ran in gathered.tools],
             intermediate_steps=[step_of(step) for step in gathered.steps.values()],
             thought=["".join(choice.reasoning) for choice in gathered.choices.values() if choice.reasoning],
@@ -67,7 +69,8 @@ def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> 
 def _choice(index: int, choice: Choice, gathered: Fold, *, legacy: bool) -> ReplyChoice:
     calls = choice.tool_calls
     reasoning: str | UnsetType = "".join(choice.reasoning) if choice.reasoning else UNSET
-    text = "".join(choice.text)
+    pieces = choice.text
+    text = pieces[0] if len(pieces) == 1 else "".join(pieces)
     message = ReplyMessage(
         content=None if calls and not text else text,
         refusal="".join(choice.refusal) or None,
@@ -89,6 +92,10 @@ def _choice(index: int, choice: Choice, gathered: Fold, *, legacy: bool) -> Repl
     )
 
 
+_NONE_CACHED = PromptDetails()
+_NO_REASONING = CompletionDetails()
+
+
 def usage_of(usage: Usage | None) -> ReplyUsage:
     """Return token counts as clients read them; always an object (COMPAT-01)."""
     used = usage or Usage()
@@ -96,8 +103,8 @@ def usage_of(usage: Usage | None) -> ReplyUsage:
         used.prompt_tokens,
         used.completion_tokens,
         used.total_tokens,
-        PromptDetails(used.cached_tokens),
-        CompletionDetails(used.reasoning_tokens),
+        PromptDetails(used.cached_tokens) if used.cached_tokens else _NONE_CACHED,
+        CompletionDetails(used.reasoning_tokens) if used.reasoning_tokens else _NO_REASONING,
     )
 
 
@@ -147,9 +154,8 @@ def metadata_of(gathered: Fold, request_id: str, model: str) -> ReplyMetadata:
     return ReplyMetadata(request_id, model, upstream, notices)
 
 
-def _fingerprint(gathered: Fold, *, seeded: bool) -> str | UnsetType:
+def fingerprint_of(began: Began | None, *, seeded: bool) -> str | UnsetType:
     """Return the host's own fingerprint, or for a seeded request one of model and upstream (OAI-20)."""
-    began = gathered.began
     if began is None:
         return UNSET
     if began.fingerprint is not None:

@@ -2,27 +2,30 @@
 
 The rules: 0 and null limits are unset (decisions 7), `tool_choice` without tools is none (OAI-13), values that ask for
 nothing new disappear (OAI-04), unknown fields travel on (invariant 7), one level of nesting of `messages` is undone
-(CHAT-29), and a `functions` list is read as tools with the reply in the old form.
+(CHAT-29), a `functions` list is read as tools with the reply in the old form, and a body in the form of the Responses
+API is rewritten first (OAI-26).
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from convene.api.chat_input import as_chat
 from convene.api.chat_messages import read_messages
+from convene.api.chat_tools import is_forced, read_choice, read_tools
 from convene.api.json_body import read_object, read_shape
-from convene.api.shapes import ChatBody, WireFunction
+from convene.api.shapes import ChatBody
 from convene.errors import BadRequest
-from convene.messages import FunctionTool, ResponseFormat, ToolChoice
+from convene.messages import ResponseFormat
 from convene.providers.base import Generation, Sampling
 from convene.serving.base import Agentic, ChatRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from convene.api.shapes import WireResponseFormat
+    from convene.messages import FunctionTool
 
 KNOWN = frozenset(ChatBody.__struct_fields__)
 HANDED_ON = (
@@ -37,9 +40,9 @@ HANDED_ON = (
     "safety_identifier",
 )
 """Known fields that only some hosts understand: they travel with the unknown ones."""
+OURS = KNOWN.difference(HANDED_ON)
+"""Fields that are read here and go no further in the form they came in."""
 EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
-ALLOWED_LABELS = 1024
-"""A list of allowed tools has a bound, like every list."""
 
 
 class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,17 +53,26 @@ class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
     include_usage: bool
     legacy_functions: bool
     service_tier: bool
+    oddities: tuple[tuple[int, str], ...] = ()
+    """What the log should say of it, each with its level."""
+
+    @property
+    def seeded(self) -> bool:
+        """Whether the client gave a seed, and so gets a fingerprint (OAI-20)."""
+        return self.request.generation.sampling.seed is not None
 
 
 def read_chat(body: bytes, session_id: str | None) -> ChatCall:
     """Return what `body` asks for. Raises `BadRequest` naming the field."""
     fields = read_object(body)
     messages = fields.get("messages")
-    if isinstance(messages, list) and messages and isinstance(messages[0], list):
+    if messages is None and "input" in fields:
+        fields = as_chat(fields)
+    elif isinstance(messages, list) and messages and isinstance(messages[0], list):
         fields["messages"] = _unnested(messages)
     wire = read_shape(fields, ChatBody)
     legacy = bool(wire.functions) and not wire.tools and wire.function_call != "none"
-    tools = _read_tools(wire, legacy=legacy)
+    tools = read_tools(wire, legacy=legacy)
     stream = bool(wire.stream)
     options = wire.stream_options
     generation = Generation(
@@ -68,7 +80,9 @@ def read_chat(body: bytes, session_id: str | None) -> ChatCall:
         sampling=_read_sampling(wire),
         n=wire.n or 1,
         tools=tools,
-        tool_choice=_read_choice(wire.function_call if legacy else wire.tool_choice, tools, legacy=legacy),
+        tool_choice=read_choice(
+            wire.function_call if legacy else wire.tool_choice, tools, legacy=legacy, offered=bool(wire.tools)
+        ),
         parallel_tool_calls=False if legacy else wire.parallel_tool_calls,
         response_format=_TEXT if wire.response_format is None else _read_format(wire.response_format),
         stream=stream,
@@ -81,16 +95,21 @@ def read_chat(body: bytes, session_id: str | None) -> ChatCall:
             model=wire.model,
             generation=generation,
             agentic=_read_agentic(wire, session_id),
-            metadata={key: text for key, text in (wire.metadata or {}).items() if isinstance(text, str)},
+            metadata=_read_metadata(wire.metadata) if wire.metadata else {},
         ),
         stream=stream,
         include_usage=stream and options is not None and bool(options.include_usage),
         legacy_functions=legacy,
         service_tier=wire.service_tier is not None,
+        oddities=_oddities(fields, wire, tools),
     )
 
 
 _TEXT = ResponseFormat()
+
+
+def _read_metadata(given: dict[str, object]) -> dict[str, str]:
+    return {key: text for key, text in given.items() if isinstance(text, str)}
 
 
 def _unnested(messages: list[object]) -> object:
@@ -123,78 +142,6 @@ def _read_sampling(wire: ChatBody) -> Sampling:
         reasoning_effort=effort,
         verbosity=wire.verbosity,
     )
-
-
-def _read_tools(wire: ChatBody, *, legacy: bool) -> tuple[FunctionTool, ...]:
-    """Return the client's functions; tool types that this server does not run are left out (CHAT-24, ORESP-29)."""
-    if legacy:
-        return tuple(_tool(function) for function in wire.functions or ())
-    tools: list[FunctionTool] = []
-    for index, tool in enumerate(wire.tools or ()):
-        if tool.type != "function":
-            continue
-        if tool.function is None:
-            where = f"tools[{index}].function"
-            raise BadRequest(f"'{where}' is missing.", code="missing_required_parameter", param=where)
-        tools.append(_tool(tool.function))
-    return tuple(tools)
-
-
-def _tool(function: WireFunction) -> FunctionTool:
-    return FunctionTool(function.name, function.description or "", function.parameters, function.strict)
-
-
-def _read_choice(
-    choice: str | dict[str, object] | None, tools: tuple[FunctionTool, ...], *, legacy: bool
-) -> ToolChoice:
-    field = "function_call" if legacy else "tool_choice"
-    if not tools:
-        return ToolChoice("none")
-    match choice:
-        case None | "auto":
-            return ToolChoice()
-        case "none":
-            return ToolChoice("none")
-        case "required" | "any":
-            return ToolChoice("required")
-        case {"type": "allowed_tools", **rest}:
-            return _read_allowed(rest, tools)
-        case {"type": "function", "function": {"name": str(name)}} | {"type": "function", "name": str(name)}:
-            return _named(name, tools, field)
-        case {"name": str(name)} if legacy:
-            return _named(name, tools, field)
-        case {"type": "custom"}:
-            raise BadRequest(
-                "'tool_choice' of type custom is not supported.", code="unsupported_parameter", param=field
-            )
-        case _:
-            raise BadRequest(
-                f"Invalid '{field}': use none, auto, required or a function of 'tools' by name.", param=field
-            )
-
-
-def _named(name: str, tools: tuple[FunctionTool, ...], field: str) -> ToolChoice:
-    if all(tool.name != name for tool in tools):
-        raise BadRequest(f"'{field}' names a function that 'tools' does not hold: '{name[:100]}'.", param=field)
-    return ToolChoice("named", name)
-
-
-def _read_allowed(choice: Mapping[object, object], tools: tuple[FunctionTool, ...]) -> ToolChoice:
-    inner = choice.get("allowed_tools")
-    allowed: Mapping[object, object] = inner if isinstance(inner, dict) else choice
-    listed = allowed.get("tools")
-    names: list[str] = []
-    for entry in listed[:ALLOWED_LABELS] if isinstance(listed, list) else ():
-        match entry:
-            case {"function": {"name": str(name)}} | {"name": str(name)}:
-                names.append(_named(name, tools, "tool_choice").name or "")
-            case _:
-                raise BadRequest(
-                    "Each of 'tool_choice.allowed_tools.tools' needs a function name.", param="tool_choice"
-                )
-    if not names:
-        raise BadRequest("'tool_choice.allowed_tools.tools' is empty.", param="tool_choice")
-    return ToolChoice("required" if allowed.get("mode") == "required" else "auto", None, tuple(names))
 
 
 def _read_format(wire: WireResponseFormat) -> ResponseFormat:
@@ -242,9 +189,20 @@ _PLAIN = Agentic()
 
 
 def _read_extra(fields: dict[str, object], wire: ChatBody) -> dict[str, object]:
-    extra = {name: fields[name] for name in fields.keys() - KNOWN}
-    for name in HANDED_ON:
-        value = getattr(wire, name)
-        if value is not None:
-            extra[name] = value
-    return extra
+    names = fields.keys() - OURS
+    if not names:
+        return {}
+    return {name: fields[name] for name in names if name not in KNOWN or getattr(wire, name) is not None}
+
+
+def _oddities(
+    fields: dict[str, object], wire: ChatBody, tools: tuple[FunctionTool, ...]
+) -> tuple[tuple[int, str], ...]:
+    """Return what passes and yet deserves a line: fields nobody knows (OAI-01), a choice without tools (OAI-13)."""
+    found: list[tuple[int, str]] = []
+    if not fields.keys() <= KNOWN:
+        unknown = fields.keys() - KNOWN
+        found.append((logging.DEBUG, f"unknown fields: {', '.join(sorted(unknown))[:500]}"))
+    if not tools and is_forced(wire.tool_choice):
+        found.append((logging.WARNING, "'tool_choice' counts as none, since there are no tools"))
+    return tuple(found)

@@ -7,11 +7,13 @@ In: a request id, the route, CORS, the key (before the body is read), the endpoi
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ipaddress
 import logging
 import re
 from typing import TYPE_CHECKING
 
-from convene.api.call import Call, ClientLeftError
+from convene.api.call import CLIENT_LEFT, Call, ClientLeftError
 from convene.api.problems import body_of, headers_of, internal, status_of
 from convene.errors import ConveneError, Forbidden
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convene.front")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
-LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]", "::1"})
+_TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?").fullmatch
 
 
 class Lifespan:
@@ -90,9 +93,9 @@ class Front:
         except ConveneError as fault:
             await self._refuse(call, fault)
         except ClientLeftError:
-            call.status = 499  # nginx's number for a client that left; only ever seen in the log
+            call.status = CLIENT_LEFT
         except asyncio.CancelledError:
-            call.status = call.status or 499
+            call.status = call.status or CLIENT_LEFT
             raise
         except Exception:  # the last net: the client learns nothing but where to look, the log learns all
             log.exception("request %s failed", call.request_id)
@@ -111,6 +114,9 @@ class Front:
                 incoming = value
             elif name == b"origin":
                 origin = value
+            elif name == b"traceparent":
+                trace = _TRACE_PARENT(value)
+                call.trace_id = "" if trace is None else trace[1].decode()
         call.name(self._request_id(incoming))
         call.path = call.scope["path"]
         if origin is not None and await self._cors.apply(call, origin):
@@ -140,12 +146,26 @@ class Front:
         status = status_of(fault)
         if fault.detail:
             log.warning("request %s refused with %s: %s", call.request_id, status, fault.detail)
-        await call.reply(status, body_of(fault), headers=headers_of(fault))
+        with contextlib.suppress(ClientLeftError):
+            await call.reply(status, body_of(fault), headers=headers_of(fault))
 
 
 def _check_host(call: Call, origin: bytes | None) -> None:
-    """Without keys, a web page in the operator's browser must not reach the API by a name it controls."""
+    """Without keys, a web page in the operator's browser must not reach the API by a name it controls.
+
+    Pages of this server itself may: their origin is the host they ask.
+    """
     host = (call.header(b"host") or "").strip().lower()
-    name = host.rsplit(":", 1)[0] if host.rpartition(":")[2].isdigit() else host
-    if name not in LOOPBACK_HOSTS or (origin is not None and not call.cross_origin_allowed):
+    is_own = origin is None or origin.partition(b"://")[2] == host.encode("latin-1")
+    if not _is_loopback(host) or not (is_own or call.cross_origin_allowed):
         raise Forbidden("This server runs without keys, so it answers only requests to a loopback address.")
+
+
+def _is_loopback(host: str) -> bool:
+    name = _HOST(host)
+    if name is None or name[1] == "localhost":
+        return name is not None
+    try:
+        return ipaddress.ip_address(name[1].strip("[]")).is_loopback
+    except ValueError:
+        return False

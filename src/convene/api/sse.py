@@ -15,10 +15,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET
 
-from convene.api.chat_reply import annotation_of, logprobs_of, metadata_of, step_of, tool_of, usage_of
+from convene.api.chat_reply import (
+    SERVICE_TIER,
+    annotation_of,
+    fingerprint_of,
+    logprobs_of,
+    metadata_of,
+    step_of,
+    tool_of,
+    usage_of,
+)
 from convene.api.problems import detail_of
 from convene.events import (
+    Began,
     CallDelta,
     Cited,
     Fold,
@@ -34,6 +45,7 @@ if TYPE_CHECKING:
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
+TEXT_HEAD = b'{"index":0,"delta":{"content":'
 _encode = msgspec.json.Encoder().encode
 _LINE_BREAKS = ((b"\xe2\x80\xa8", b"\\u2028"), (b"\xe2\x80\xa9", b"\\u2029"), (b"\xc2\x85", b"\\u0085"))
 
@@ -59,16 +71,27 @@ class ChatFrames:
         request_id: str,
         include_usage: bool,
         legacy_functions: bool = False,
+        service_tier: bool = False,
+        seeded: bool = False,
     ) -> None:
         self._model = model
         self._request_id = request_id
         self._include_usage = include_usage
         self._legacy = legacy_functions
-        head = {"id": reply_id, "object": "chat.completion.chunk", "created": created, "model": model}
-        self._head = b"data: " + encode_line(head)[:-1] + b',"choices":['
+        self._seeded = seeded
+        head: dict[str, object] = {
+            "id": reply_id,
+            "object": "chat.completion.chunk",
+            "created": created,
+            "model": model,
+        }
+        if service_tier:
+            head["service_tier"] = SERVICE_TIER
+        self._fields = b"data: " + encode_line(head)[:-1]
+        self._head = self._fields + b',"choices":['
         self._tail = b'],"usage":null' if include_usage else b"]"
         self._plain_end = b'},"logprobs":null,"finish_reason":null}' + self._tail + b"}\n\n"
-        self._text_head = self._head + b'{"index":0,"delta":{"content":'
+        self._text_head = self._head + TEXT_HEAD
         self._spoke: set[int] = set()
         self._kept = Fold()
 
@@ -92,6 +115,10 @@ class ChatFrames:
                 self._kept.add(event)
                 extra = b',"intermediate_steps":[%b]' % encode_line(step_of(event))
                 return self._opened(0, [self._chunk(0, b"", b"null", extra)])
+            case Began():
+                self._kept.add(event)
+                self._begin(event)
+                return []
             case _:
                 self._kept.add(event)
                 return []
@@ -115,6 +142,13 @@ class ChatFrames:
     def failure(error: ConveneError) -> list[bytes]:
         """Return the one form of a fault in mid-stream that every client understands (decisions 6, SSE-15)."""
         return [b"data: " + encode_line({"error": detail_of(error), "choices": []}) + b"\n\n", DONE]
+
+    def _begin(self, began: Began) -> None:
+        """Put the fingerprint into the head of the frames: it is known before the first of them (OAI-20)."""
+        mark = fingerprint_of(began, seeded=self._seeded)
+        if mark is not UNSET:
+            self._head = self._fields + b',"system_fingerprint":%b,"choices":[' % encode_line(mark)
+            self._text_head = self._head + TEXT_HEAD
 
     def _text(self, event: TextDelta) -> list[bytes]:
         if event.choice == 0 and not event.logprobs and 0 in self._spoke:

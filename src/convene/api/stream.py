@@ -24,6 +24,8 @@ HEAD: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 """SSE-01: no cache, no proxy buffering, no compression."""
+TICK_S_MIN = 0.02
+"""However small the configured waits: a ticker without a pause would take the whole processor."""
 
 
 class Stream:
@@ -80,7 +82,7 @@ class Streams:
         self.ping_s = ping_s
         self.first_event_s = first_event_s
         self.live: set[Stream] = set()
-        self._tick_s = min(ping_s, first_event_s, 4.0) / 4
+        self._tick_s = max(TICK_S_MIN, min(ping_s, first_event_s, 4.0) / 4)
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
