@@ -19,12 +19,12 @@ API-05 2 `GET /v1/models` and `GET /v1/models/{id}` reply in OpenAI's form, beca
 API-06 7 `POST /v1/audio/speech` (`model` `tts-1`, `input` of at most 4096 characters, `voice`, `speed`) and `POST
     /v1/audio/transcriptions` (multipart `file`, `model=whisper-1`, `language`, `response_format=json`, read as
     `text`) either work or fail with an OpenAI error.
-API-07 2 An OpenAPI description of the server is published by the server.
-DOCS-01 2 The docs offer `/llms.txt` and `/llms-full.txt` at the root, an index at any page URL + `/llms.txt`, and
+API-07 proved An OpenAPI description of the server is published by the server.
+DOCS-01 proved The docs offer `/llms.txt` and `/llms-full.txt` at the root, an index at any page URL + `/llms.txt`, and
     each page's source at its URL + `.md`.
-DOCS-02 2 There are pages on OpenAI compatibility, every parameter, a quickstart, agentic models and the marketplace,
+DOCS-02 proved There are pages on OpenAI compatibility, every parameter, a quickstart, agentic models and the marketplace,
     tool calling, and choosing a model.
-DOCS-03 2 The shape of requests and responses is shown with the Python and the JavaScript SDK.
+DOCS-03 proved The shape of requests and responses is shown with the Python and the JavaScript SDK.
 [asi-one §2]
 HDR-01 proved The key arrives in the required header `Authorization`, after the word `Bearer`.
 HDR-02 proved Upper and lower case make no difference in the scheme word, so `bearer` is fine.
@@ -42,7 +42,7 @@ CHAT-03 2 A role is `system`, `user`, `assistant` or (tool results) `tool`; `con
 CHAT-04 2 `temperature` is an optional number from 0 to 2, by default 1.0.
 CHAT-05 2 The optional integer `max_tokens` bounds the length of the response; its default belongs to the model.
 CHAT-06 2 `max_tokens: 0` is read as not given.
-CHAT-07 2 Reasoning that the client does not see is counted among the completion tokens.
+CHAT-07 proved Reasoning that the client does not see is counted among the completion tokens.
 CHAT-08 2 The optional boolean `stream`, false by default, turns the one reply into a stream.
 CHAT-09 2 `top_p` (optional number) is OpenAI's nucleus sampling.
 CHAT-10 2 `frequency_penalty` is optional and lies between -2.0 and 2.0.
@@ -137,7 +137,7 @@ LIMIT-06 2 Passing faults are 429, 500, 502 or 503; lasting ones are 400, 401, 4
 [asi-one §7]
 MODEL-01 2 A request names an ASI:One model, and the docs say which suits which use.
 MODEL-02 2 Every current and every former model name works, as an alias that can be configured.
-MODEL-03 2 The guide's advice: `asi1-mini` if latency is critical, `asi1-ultra` for long agentic or research work,
+MODEL-03 proved The guide's advice: `asi1-mini` if latency is critical, `asi1-ultra` for long agentic or research work,
     else `asi1`.
 MODEL-04 2 One key and one API serve all models, each with streaming, OpenAI SDKs, tool calling and Responses.
 MODEL-05 2 The context and output limits in `/v1/models` are those of the engine in use.
@@ -204,7 +204,7 @@ TOOLS-10 4 Calls that the server itself ran (`{id, tool_name, args, result}`) ar
     where they appear.
 TOOLS-11 2 Given tools, `tool_choice: "required"` produces a call each time, through 15 rounds with a forced `finish`
     tool.
-TOOLS-12 2 `content` is free of raw markup such as `<tool_call>...</tool_call>` or `<arg_value>`.
+TOOLS-12 proved `content` is free of raw markup such as `<tool_call>...</tool_call>` or `<arg_value>`.
 [asi-one §10]
 STRUCT-01 2 For `response_format: {"type":"json_schema","json_schema":{"name":...,"strict":true,"schema":{...}}}` the
     `message.content` is JSON text that the schema accepts.

@@ -9,7 +9,7 @@ from typing import Final
 
 ROWS: Final = """\
 [openai-conventions §1.2]
-OAI-01 2 A body key nobody knows (`ignore_eos`, `top_k`, anything from `extra_body`) passes, has no effect, and leaves
+OAI-01 proved A body key nobody knows (`ignore_eos`, `top_k`, anything from `extra_body`) passes, has no effect, and leaves
     one debug log line.
 OAI-02 2 Known are audio, frequency_penalty, function_call, functions, logit_bias, logprobs, max_completion_tokens,
     max_tokens, messages, metadata, modalities, model, moderation, n, parallel_tool_calls, prediction,
@@ -30,9 +30,9 @@ OAI-09 2 User content may have `text`, `image_url`, `input_audio` and `file` par
 OAI-10 2 Every message may have a `name`.
 OAI-11 2 `refusal`, `annotations`, `reasoning`, `reasoning_content` and nulls that come back in assistant messages
     pass, used or not.
-OAI-12 2 `tool_choice` knows none, auto, required, `{type:"function",function:{name}}`, `{type:"allowed_tools",...}`
+OAI-12 proved `tool_choice` knows none, auto, required, `{type:"function",function:{name}}`, `{type:"allowed_tools",...}`
     and `{type:"custom",...}`.
-OAI-13 2 Required or named `tool_choice` beside missing or empty `tools` is treated as none and leaves a warning
+OAI-13 proved Required or named `tool_choice` beside missing or empty `tools` is treated as none and leaves a warning
     (header or log).
 OAI-14 2 A tool may lack `parameters`, have empty `properties` or `description: null`, and `strict` in any state.
 OAI-15 2 One call of the named function and no other follows from a named `tool_choice` with `parallel_tool_calls:
@@ -41,9 +41,9 @@ OAI-16 2 `response_format` (text, json_object, json_schema `{name, schema, stric
     schemas may use `$schema`, `$defs`, `$ref`, `title`, `anyOf`, type arrays, enums, and "" within enums.
 OAI-17 2 There is no code fence around JSON output; a schema out of reach is a 400 with `param: "response_format"`.
 OAI-18 2 `stop` (a string, or as many as 4) ends the output and is not in it.
-OAI-19 2 A larger `n` yields choices 0 to n-1, streamed or not.
+OAI-19 proved A larger `n` yields choices 0 to n-1, streamed or not.
 OAI-20 2 With `seed` the reply has `system_fingerprint`; `logit_bias` is given as a map.
-OAI-21 2 `logprobs` with `top_logprobs` from 0 to 20 lists token, logprob and bytes, and its tokens joined are the
+OAI-21 proved `logprobs` with `top_logprobs` from 0 to 20 lists token, logprob and bytes, and its tokens joined are the
     text.
 OAI-22 2 `reasoning_effort` may be none, minimal, low, medium, high, xhigh or max, and `verbosity` passes.
 OAI-23 2 `service_tier` may be auto, default, flex, scale, priority or fast; the reply says which it was.
@@ -57,13 +57,13 @@ OAI-28 2 A valid request survives a missing or strange content type, gzip, and `
 OAI-29 2 The 413 for an oversized body states the limit.
 OAI-30 2 A wrong type or an absent key is a 400 and never a 500; a `model` that is no string is not repeated.
 OAI-31 2 `/v1` may be left out and slashes may be doubled on any path.
-OAI-32 2 GET or HEAD of `/` and `/v1` is a 200 that points to the docs.
+OAI-32 proved GET or HEAD of `/` and `/v1` is a 200 that points to the docs.
 OAI-33 4 The little title requests of chat interfaces go a fast way and start no agent.
 OAI-34 4 `X-Session-Id` can be any string of up to 256 characters and counts within its API key.
-OAI-35 2 If the client goes away, generation and agent work stop, and what was used is counted.
+OAI-35 proved If the client goes away, generation and agent work stop, and what was used is counted.
 OAI-40 2 A whole reply has `id, object, created, model, choices[{index, message{role, content, refusal},
     finish_reason, logprobs}]`, where `refusal` and `logprobs` are always there, if only as null.
-OAI-41 2 `finish_reason` is stop, length, tool_calls, content_filter or function_call, and "stop" is not said for
+OAI-41 proved `finish_reason` is stop, length, tool_calls, content_filter or function_call, and "stop" is not said for
     "length".
 OAI-42 2 The three totals of `usage` are there after tool calls and cancelled streams too, and reasoning is in
     `completion_tokens_details.reasoning_tokens`.
@@ -73,15 +73,15 @@ OAI-44 4 Citations are `message.annotations: [{type:"url_citation", url_citation
 OAI-45 4 The text itself shows citations as numbered links.
 OAI-46 2 Both `reasoning_content` and `reasoning` carry reasoning, whole and streamed.
 OAI-47 2 The reply of a reasoning model does contain its reasoning; in Responses as an item.
-OAI-48 2 No `<think>` is left in `content`.
-OAI-49 2 The docs mention that LangChain shows reasoning through Responses alone.
-OAI-50 2 `model` in the reply is the requested name, and the docs say so.
+OAI-48 proved No `<think>` is left in `content`.
+OAI-49 proved The docs mention that LangChain shows reasoning through Responses alone.
+OAI-50 proved `model` in the reply is the requested name, and the docs say so.
 OAI-60 2 `GET /v1/models` is a quick `{"object":"list","data":[{id,object:"model",created,owned_by}]}`, to which keys
     such as `name` may be added.
 OAI-61 2 `GET /v1/models/{id}` copes with `/` and `:` in ids; an unknown one is 404 `model_not_found`.
 OAI-62 2 Names that programs have built in (`gpt-6-astra`, `text-embedding-3-small`, `gpt-4.1-mini-2025-04-14-FC`) can
     be made aliases.
-OAI-63 2 Embeddings are floats or base64 of little-endian float32; `dimensions` and token arrays as input are fine.
+OAI-63 proved Embeddings are floats or base64 of little-endian float32; `dimensions` and token arrays as input are fine.
 [openai-conventions §1.3]
 SSE-01 2 A stream has `content-type: text/event-stream; charset=utf-8`, `cache-control: no-cache`, `x-accel-buffering:
     no`, and is not compressed.
@@ -91,7 +91,7 @@ SSE-04 2 `id, object, created, model` and the array `choices` are in all chunks;
 SSE-05 2 `role: "assistant"` is in the first delta.
 SSE-06 2 A `delta` is an object every time.
 SSE-07 2 No tool delta is without its integer `index`.
-SSE-08 2 `id`, `type` and `name` of a call come once; later deltas do not have the keys, not even as null.
+SSE-08 proved `id`, `type` and `name` of a call come once; later deltas do not have the keys, not even as null.
 SSE-09 2 `arguments` come as pieces of a string.
 SSE-10 2 `finish_reason: "tool_calls"` ends a turn that calls the client's tools.
 SSE-11 2 Where `finish_reason` is, content is not.
@@ -116,7 +116,7 @@ ERRSHAPE-05 2 `code` is in OpenAI's vocabulary: model_not_found, invalid_api_key
     rate_limit_exceeded, insufficient_quota, missing_required_parameter, unsupported_parameter,
     previous_response_not_found, unknown_url.
 ERRSHAPE-06 2 The field at fault is in `param`.
-ERRSHAPE-07 7 The docs translate our types into Open Responses' server_error, invalid_request, not_found, model_error,
+ERRSHAPE-07 proved The docs translate our types into Open Responses' server_error, invalid_request, not_found, model_error,
     too_many_requests.
 ERRSHAPE-08 2 The SDK raises the class meant: 400 BadRequest, 401 Authentication, 403 PermissionDenied, 404 NotFound,
     409 Conflict, 422 UnprocessableEntity, 429 RateLimit, from 500 InternalServer, otherwise APIStatusError.
@@ -212,9 +212,9 @@ OPS-16 7 Only by opt-in is message content exported; W3C `traceparent` comes in 
     `OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental` works.
 OPS-17 2 A log line is JSON with ts, level, event, request_id, trace_id, key id (not the key), model, status, ttft_ms,
     duration_ms, tokens; prompts only by opt-in, kept for a set time.
-OPS-20 2 `/docs`, `/openapi.json` and `/llms.txt` (H1, blockquote, H2 lists of links) are there, pages also under
+OPS-20 proved `/docs`, `/openapi.json` and `/llms.txt` (H1, blockquote, H2 lists of links) are there, pages also under
     `.md`.
-OPS-21 2 Settings to copy are in the docs for OpenAI SDKs, LangChain, AI SDK, Codex (`wire_api = "responses"`),
+OPS-21 proved Settings to copy are in the docs for OpenAI SDKs, LangChain, AI SDK, Codex (`wire_api = "responses"`),
     OpenCode (`@ai-sdk/openai-compatible`) and Open WebUI.
 OPS-22 proved One TOML or YAML file configures all, each key has an environment variable under one prefix, flag beats env
     beats file beats default, and `.env` is read.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -24,6 +25,7 @@ from convene.providers.hosts import Hosts
 from convene.providers.local import LocalChat, LocalSettings, describe_capabilities
 from convene.providers.local_embeddings import LocalEmbeddings, LocalEmbeddingsSettings
 from convene.providers.openai import OpenAIChat, OpenAIEmbeddings
+from convene.providers.openai_codec import Dialect
 from convene.providers.scripted import ScriptedEmbeddings, ScriptedSettings, catalogue
 from convene.providers.tool_choice import ToolChooser
 from convene.serving.base import ModelCard
@@ -49,6 +51,8 @@ TINY_NOTE: Final = (
     "SmolLM2-135M, a smoke-test model: it proves that everything works, in English, and is often wrong. "
     '`convene models pull NAME` and [engine] model = "NAME" give a better one, [upstreams] a real one.'
 )
+STRICT_HOST: Final = "api.openai.com"
+"""Refuses fields it does not know and reads the token limit under its new name."""
 OVERRIDES: Final = (
     "context_window",
     "output_tokens_max",
@@ -181,7 +185,7 @@ class Deployments:
         opened = self._upstreams.get(upstream)
         if opened is not None:
             can = _overridden(Capabilities(), model)
-            return OpenAIChat(opened.client, opened.hosts, opened.settings(target), can, self._clock)
+            return OpenAIChat(opened.client, opened.hosts, opened.settings(target, model), can, self._clock)
         if upstream == "scripted":
             return self._scripted[target]
         if self._chat is None:
@@ -191,7 +195,7 @@ class Deployments:
     def _embedding_at(self, upstream: str, model: Model, target: str) -> EmbeddingModel:
         opened = self._upstreams.get(upstream)
         if opened is not None:
-            return OpenAIEmbeddings(opened.client, opened.hosts, opened.settings(target), self._clock)
+            return OpenAIEmbeddings(opened.client, opened.hosts, opened.settings(target, model), self._clock)
         if upstream == "scripted":
             return ScriptedEmbeddings(dimensions=model.dimensions or 256)
         if self._embeddings is None:
@@ -241,9 +245,13 @@ class _Opened:
         self.client = client
         self.hosts = hosts
 
-    def settings(self, target: str) -> OpenAISettings:
+    def settings(self, target: str, model: Model) -> OpenAISettings:
         """Return how to ask this upstream for `target`."""
         upstream = self._upstream
+        strict = all(urlsplit(url).hostname == STRICT_HOST for url in upstream.urls)
+        field = upstream.max_tokens_field
+        if field == "auto":
+            field = "max_completion_tokens" if strict else "max_tokens"
         return OpenAISettings(
             upstream=self._name,
             model=target,
@@ -251,11 +259,19 @@ class _Opened:
             headers=tuple((header, value.reveal()) for header, value in upstream.headers.items()),
             timeouts=Timeouts(
                 connect_s=upstream.connect_s,
+                pool_s=upstream.pool_s,
                 first_byte_s=upstream.first_token_s,
                 between_bytes_s=upstream.between_tokens_s,
                 total_s=upstream.total_s,
             ),
             retries=upstream.retries,
+            dialect=Dialect(
+                max_tokens_field=field,
+                echo_reasoning=upstream.echo_reasoning,
+                allowed_tools=upstream.allowed_tools,
+                template_opens_thinking=model.opens_thinking,
+                pass_unknown=upstream.unknown_fields == "pass" or (upstream.unknown_fields == "auto" and not strict),
+            ),
         )
 
 

@@ -87,7 +87,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
     context_per_slot: Annotated[int, About("Context window of each slot", "tokens", at_least=256)] = 2048
     threads: Annotated[int, About("Processor threads; 0 = usable cores minus one", at_least=0)] = 0
     fetch: Annotated[bool, About("Fetch missing weights at the first start")] = True
-    offline: Annotated[bool, About("Never use the network for weights (OPS-27)")] = False
+    offline: Annotated[bool, About("Never use the network for weights")] = False
     waiting_max: Annotated[int, About("Most requests waiting for a slot", at_least=0)] = 64
     hub_url: Annotated[str, About("Where hf: names are fetched from")] = "https://huggingface.co"
     hub_token: Annotated[Secret, About("Key for gated models, sent to that hub only")] = Secret()
@@ -125,6 +125,16 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     connections_max: Annotated[int, About("Most connections to it", at_least=1)] = 1024
     retries: Annotated[int, About("Further tries while nothing was answered", at_least=0, at_most=10)] = 2
     ca_file: Annotated[str, About("Certificates to trust instead of the system's", is_path=True)] = ""
+    pool_s: Annotated[float, About("Wait for a free connection", "s", at_least=0.01)] = 10.0
+    max_tokens_field: Annotated[
+        Literal["auto", "max_tokens", "max_completion_tokens"],
+        About("Name it reads the token limit by; auto: max_completion_tokens at api.openai.com, else max_tokens"),
+    ] = "auto"
+    unknown_fields: Annotated[
+        Literal["auto", "pass", "drop"], About("Hand on fields we do not know; auto: to all but api.openai.com")
+    ] = "auto"
+    echo_reasoning: Annotated[bool, About("Send earlier reasoning back as reasoning_content")] = False
+    allowed_tools: Annotated[bool, About("It knows tool_choice of type allowed_tools")] = False
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -146,6 +156,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     reasoning: Annotated[bool | None, About("Emits reasoning")] = None
     json_schema: Annotated[bool | None, About("Binds output to a JSON schema")] = None
     logprobs: Annotated[bool | None, About("Gives log probabilities")] = None
+    opens_thinking: Annotated[bool, About("Its template writes <think>, so replies begin inside of it")] = False
     hidden: Annotated[bool, About("Serve it, but do not list it")] = False
     embeddings: Annotated[bool, About("It is an embedding model")] = False
     dimensions: Annotated[int | None, About("Length of its embeddings", at_least=1)] = None
@@ -164,7 +175,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], About("Least level that is logged")] = "info"
     access_log: Annotated[bool, About("Log one line per request")] = True
     docs: Annotated[bool, About("Serve /docs and /openapi.json")] = True
-    default_model: Annotated[str, About("Model of a request that names none")] = "asi1"
+    default_model: Annotated[str, About("Model that `convene chat` asks for")] = "asi1"
     edge: Edge = Edge()
     engine: Engine = Engine()
     scripted: Scripted = Scripted()

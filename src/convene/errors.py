@@ -4,6 +4,7 @@
       ClientFault      BadRequest  Unauthorized  Forbidden  NotFound  Conflict  TooLarge
       Refused          RateLimited  OverBudget  Busy
       UpstreamFault    Unavailable  TimedOut  Rejected  Malformed
+      StoreFault       (the store cannot be used now)
       ToolFault        Retry (the model may try again)   Failed (it may not)
 
 `message` is safe to show to an end user and says the next step; `detail` is for the log only. `api/problems.py` turns
@@ -104,6 +105,12 @@ class Busy(Refused):
     """This server has no room, or is shutting down."""
 
     code = "server_busy"
+
+
+class StoreFault(ConveneError):
+    """What is remembered cannot be read or written now; `detail` has the reason."""
+
+    code = "store_unavailable"
 
 
 class UpstreamFault(ConveneError):

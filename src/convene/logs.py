@@ -49,7 +49,8 @@ class JsonLines(logging.Formatter):
         return _encode(line).decode()
 
     def redact(self, text: str) -> str:
-        """Return `text` with every secret starred."""
+        """Return `text` with every secret starred, and what UTF-8 cannot write (a stray surrogate) as `?`."""
+        text = text.encode("utf-8", "replace").decode()
         for secret in self._secrets:
             text = text.replace(secret, STARS)
         return _SHAPES.sub(STARS, text)

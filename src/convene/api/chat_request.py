@@ -20,7 +20,7 @@ from convene.api.json_body import read_object, read_shape
 from convene.api.shapes import ChatBody
 from convene.errors import BadRequest
 from convene.messages import ResponseFormat
-from convene.providers.base import Generation, Sampling
+from convene.providers.base import HOST_FIELDS, Generation, Sampling
 from convene.serving.base import Agentic, ChatRequest
 
 if TYPE_CHECKING:
@@ -28,19 +28,7 @@ if TYPE_CHECKING:
     from convene.messages import FunctionTool
 
 KNOWN = frozenset(ChatBody.__struct_fields__)
-HANDED_ON = (
-    "modalities",
-    "audio",
-    "prediction",
-    "service_tier",
-    "moderation",
-    "prompt_cache_key",
-    "prompt_cache_options",
-    "prompt_cache_retention",
-    "safety_identifier",
-)
-"""Known fields that only some hosts understand: they travel with the unknown ones."""
-OURS = KNOWN.difference(HANDED_ON)
+OURS = KNOWN - HOST_FIELDS
 """Fields that are read here and go no further in the form they came in."""
 EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 

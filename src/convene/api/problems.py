@@ -61,6 +61,7 @@ STATUSES: tuple[tuple[type[errors.ConveneError], int, ErrorType], ...] = (
     (errors.Refused, 503, "server_error"),
     (errors.TimedOut, 504, "server_error"),
     (errors.Unavailable, 503, "server_error"),
+    (errors.StoreFault, 503, "server_error"),
     (errors.UpstreamFault, 502, "server_error"),
     (errors.ConveneError, 500, "server_error"),
 )

@@ -255,6 +255,9 @@ class Exchange:
             self._link.write(b"".join((self._line, edge.date_line, block, b"content-length: %d\r\n\r\n" % size, body)))
             self._finish()
             return
+        self._send_framed(body, block, length, dated=dated, more=more)
+
+    def _send_framed(self, body: bytes, block: bytes, length: int | None, *, dated: bool, more: bool) -> None:
         framing = self._choose_framing(length, body, more=more)
         if self._framing != LENGTH or more or length is not None:
             body = self._frame(body, more=more)
@@ -264,7 +267,7 @@ class Exchange:
             ending = b"connection: keep-alive\r\n\r\n"
         else:
             ending = b"\r\n"
-        head = (self._line, b"" if dated else edge.date_line, block, framing, ending)
+        head = (self._line, b"" if dated else self._edge.date_line, block, framing, ending)
         self._stage = STREAMING
         if len(body) <= _JOIN_MAX:
             self._link.write(b"".join((*head, body)))

@@ -57,6 +57,22 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     verbosity: str | None = None
 
 
+HOST_FIELDS = frozenset(
+    {
+        "modalities",
+        "audio",
+        "prediction",
+        "service_tier",
+        "moderation",
+        "prompt_cache_key",
+        "prompt_cache_options",
+        "prompt_cache_retention",
+        "safety_identifier",
+    }
+)
+"""OpenAI's fields that only a host can give a meaning; they travel in `Generation.extra` with the unknown ones."""
+
+
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a model: everything it needs, and nothing of who asked.
 

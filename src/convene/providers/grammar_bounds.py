@@ -53,7 +53,7 @@ _TYPE_OF: Final = {
 
 
 def bound_schema(normal: Schema) -> Schema:
-    """Return a copy of a normalised schema with bounds wherever it sets none. Raises `SchemaRefused` for an empty range."""
+    """Return a copy of a normalised schema with bounds where it has none. Raises `SchemaRefused` for an empty range."""
     bounded = _bound(normal, closing=not _is_layered(normal))
     return bounded if isinstance(bounded, dict) else {}
 

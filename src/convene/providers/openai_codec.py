@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from convene.messages import ImagePart, TextPart
+from convene.providers.base import HOST_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,13 +47,15 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
     `max_tokens_field` is the name it reads; `echo_reasoning` sends earlier reasoning back as `reasoning_content`;
     `allowed_tools` says that it knows that form of `tool_choice` (else the list of tools is narrowed, which any host
-    understands); `template_opens_thinking` that its chat template writes `<think>`, so replies begin inside of it.
+    understands); `template_opens_thinking` that its chat template writes `<think>`, so replies begin inside of it;
+    `pass_unknown` that fields nobody here knows may be sent to it (OpenAI itself refuses them).
     """
 
     max_tokens_field: MaxTokensField = "max_tokens"
     echo_reasoning: bool = False
     allowed_tools: bool = False
     template_opens_thinking: bool = False
+    pass_unknown: bool = True
 
 
 PLAIN = Dialect()
@@ -78,7 +81,11 @@ def encode_chat(generation: Generation, model: str, dialect: Dialect = PLAIN) ->
     if generation.user is not None:
         body["user"] = generation.user
     if generation.extra:
-        body |= {name: value for name, value in generation.extra.items() if name not in FIELDS_NOT_PASSED}
+        body |= {
+            name: value
+            for name, value in generation.extra.items()
+            if (dialect.pass_unknown or name in HOST_FIELDS) and name not in FIELDS_NOT_PASSED
+        }
     return _ENCODER.encode(body)
 
 

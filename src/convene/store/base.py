@@ -10,13 +10,9 @@ from typing import Protocol
 
 import msgspec
 
-from convene.errors import ConveneError
+from convene.errors import StoreFault
 
-
-class StoreFault(ConveneError):
-    """The store cannot be read or written; `detail` has the reason."""
-
-    code = "store_unavailable"
+__all__ = ["KeyRecord", "Keys", "Store", "StoreFault"]
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):

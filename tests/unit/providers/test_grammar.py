@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import jsonschema_rs
@@ -330,8 +331,9 @@ def test_larger_forms_are_given_more_tokens() -> None:
 # Properties of every schema.
 
 WORDS = sorted(PLAIN | SUBSCHEMAS | REFUSED | {"$ref", "format", "nullable", "title", "additionalItems"})
+LEAVES = st.sampled_from([None, True, False, "string", "number", "#", "#/$defs/a", ""])
 JUNK = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 9) | st.floats() | st.sampled_from(["string", "number", "#", "#/$defs/a", ""]),
+    LEAVES | st.integers(-9, 9) | st.floats(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*WORDS, "a"]), inner, max_size=5),
     max_leaves=10,
 )
@@ -340,13 +342,10 @@ JUNK = st.recursive(
 @pytest.mark.req("OAI-17")
 @given(st.dictionaries(st.sampled_from(WORDS), JUNK, max_size=6), st.booleans())
 def test_whatever_comes_is_a_shape_or_is_refused_by_a_keyword(schema: Schema, lenient: bool) -> None:  # noqa: FBT001
-    try:
+    with suppress(SchemaRefused):
         shape = shape_schema(schema, lenient=lenient)
-    except SchemaRefused as refusal:
-        assert refusal.keyword
-    else:
-        sent(shape)
-        shape.find_fault("{}")
+        assert sent(shape)
+        assert shape.find_fault("{") is not None
 
 
 @pytest.mark.parametrize("edges", [{"minimum": 3, "maximum": 3}, {"minimum": 0, "maximum": 0}, {"minimum": 1e300}])
@@ -358,6 +357,7 @@ def test_an_empty_range_is_refused() -> None:
     with pytest.raises(SchemaRefused) as caught:
         shape_schema({"type": "number", "minimum": 5, "maximum": 3})
     assert caught.value.keyword == "minimum"
+
 
 SCALARS = st.sampled_from(
     [
