@@ -53,7 +53,6 @@ async def test_the_five_extras_are_always_there_and_empty_for_a_plain_question(s
         "request_id": answer.headers["x-request-id"],
         "model": "scripted-echo",
         "upstream": "scripted",
-        "notices": [],
     }
     assert "error" not in reply
 

@@ -151,7 +151,7 @@ def metadata_of(gathered: Fold, request_id: str, model: str) -> ReplyMetadata:
     if gathered.usage is not None and gathered.usage.estimated:
         notices.append(ESTIMATED)
     upstream = UNSET if gathered.began is None else gathered.began.upstream
-    return ReplyMetadata(request_id, model, upstream, notices)
+    return ReplyMetadata(request_id, model, upstream, notices or UNSET)
 
 
 def fingerprint_of(began: Began | None, *, seeded: bool) -> str | UnsetType:

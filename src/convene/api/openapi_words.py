@@ -127,7 +127,7 @@ FIELDS: Final = {
     "ReplyFunction.arguments": "JSON text.",
     "ReplyMetadata.model": "The model as it was asked for.",
     "ReplyMetadata.upstream": "The configured upstream that answered, or `embedded`.",
-    "ReplyMetadata.notices": "What you should know about how the answer came about.",
+    "ReplyMetadata.notices": "What you should know about how the answer came about; absent when there is nothing.",
     "ReplyUsage.completion_tokens": "Reasoning included.",
     "PromptDetails.cached_tokens": "Prompt tokens that were remembered.",
     "Model.created": "Unix seconds.",

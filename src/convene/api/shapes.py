@@ -268,7 +268,7 @@ class ReplyMetadata(msgspec.Struct):
     request_id: str
     model: str
     upstream: str | UnsetType = UNSET
-    notices: list[Notice] = []
+    notices: list[Notice] | UnsetType = UNSET
 
 
 class ChatReply(msgspec.Struct):

@@ -62,7 +62,7 @@ def test_a_plain_stream_is_role_text_finish() -> None:
         "executable_data": [],
         "thought": [],
         "conversation_id": None,
-        "metadata": {"request_id": "req_1", "model": "m", "upstream": "up", "notices": []},
+        "metadata": {"request_id": "req_1", "model": "m", "upstream": "up"},
     }
 
     def choice(delta: object, finish: str | None = None) -> dict[str, Any]:
