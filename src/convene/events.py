@@ -222,6 +222,16 @@ class Fold:
         else:
             self._add_rare(event)
 
+    def extend(self, events: Iterable[Event]) -> None:
+        """Take several events in."""
+        for event in events:
+            self.add(event)
+
+    @property
+    def finish(self) -> FinishReason | Literal[""]:
+        """How the last choice ended; empty while none has."""
+        return next((choice.finish for choice in reversed(self.choices.values()) if choice.finish is not None), "")
+
     def _add_rare(self, event: Event) -> None:
         match event:
             case RefusalDelta():

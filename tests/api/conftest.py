@@ -1,4 +1,4 @@
-"""The whole application in process, on the scripted models, behind a bridge that streams; driven by the openai client."""
+"""The whole application in process, on the scripted models, behind a bridge that streams; driven by the SDK."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx2
+
+    Serve = Callable[..., AbstractAsyncContextManager["Served"]]
 
 BASE = "http://convene.test"
 
@@ -70,7 +72,7 @@ def serve(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Served]]:
     """Return a context manager that serves a configuration; fields replace those of the scripted one."""
 
     @asynccontextmanager
-    async def start(**fields: Any) -> AsyncIterator[Served]:
+    async def start(**fields: Any) -> AsyncIterator[Served]:  # noqa: ANN401 - fields of Config, each of its own type
         base = Config(
             data_dir=tmp_path / "data",
             cache_dir=tmp_path / "cache",

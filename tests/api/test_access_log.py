@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from api.conftest import Serve
 
 SECRET_WORDS = "xyzzy plugh"
 
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.req("OPS-17")
-async def test_a_line_has_the_agreed_fields(serve: Any, *, stream: bool) -> None:
+async def test_a_line_has_the_agreed_fields(serve: Serve, *, stream: bool) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
     async with serve() as one:
         body = {"model": "scripted-echo", "messages": [{"role": "user", "content": SECRET_WORDS}], "stream": stream}
@@ -42,7 +45,7 @@ async def test_a_line_has_the_agreed_fields(serve: Any, *, stream: bool) -> None
 
 
 @pytest.mark.parametrize("given", ["", "00-xyz-b7ad6b7169203331-01", "00-" + "0" * 32, "a" * 200])
-async def test_a_trace_header_that_is_none_is_left_out(serve: Any, given: str) -> None:
+async def test_a_trace_header_that_is_none_is_left_out(serve: Serve, given: str) -> None:
     async with serve() as one:
         await one.http.get("/health", headers={"traceparent": given})
     (line,) = one.lines
@@ -50,7 +53,7 @@ async def test_a_trace_header_that_is_none_is_left_out(serve: Any, given: str) -
 
 
 @pytest.mark.req("OPS-17")
-async def test_refusals_are_logged_with_their_status_and_without_a_key(serve: Any) -> None:
+async def test_refusals_are_logged_with_their_status_and_without_a_key(serve: Serve) -> None:
     async with serve() as one:
         await one.http.get("/v1/models", headers={"Authorization": "Bearer convene_wrongkey1234"})
         await one.http.get("/none")
@@ -67,7 +70,7 @@ async def test_refusals_are_logged_with_their_status_and_without_a_key(serve: An
     assert "wrongkey" not in repr(one.lines)
 
 
-async def test_the_log_can_be_switched_off(serve: Any) -> None:
+async def test_the_log_can_be_switched_off(serve: Serve) -> None:
     async with serve(access_log=False) as one:
         await one.chat()
     assert one.lines == []

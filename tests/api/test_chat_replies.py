@@ -11,7 +11,7 @@ import pytest
 from convene.config import Model
 
 if TYPE_CHECKING:
-    from api.conftest import Served
+    from api.conftest import Serve, Served
 
 HELLO: Any = [{"role": "user", "content": "hello big world"}]
 
@@ -57,7 +57,7 @@ async def test_the_five_extras_are_always_there_and_empty_for_a_plain_question(s
     assert "error" not in reply
 
 
-@pytest.mark.req("CHAT-47", "DEC-07", "DEC-11")
+@pytest.mark.req("CHAT-47")
 async def test_created_counts_unix_seconds_and_object_names_the_kind(served: Served) -> None:
     before = int(time.time())
     reply = (await served.chat()).json()
@@ -66,7 +66,7 @@ async def test_created_counts_unix_seconds_and_object_names_the_kind(served: Ser
     assert isinstance(reply["created"], int)
 
 
-@pytest.mark.req("CHAT-37", "OAI-42", "COMPAT-01", "CHAT-50", "CLIENT-11")
+@pytest.mark.req("CHAT-37", "OAI-42", "COMPAT-01", "CLIENT-11")
 async def test_usage_is_an_object_with_three_totals_and_the_details(served: Served) -> None:
     for body in ({}, {"model": "scripted-tools", "tools": [{"type": "function", "function": {"name": "f"}}]}):
         usage = (await served.chat(**body)).json()["usage"]
@@ -77,7 +77,7 @@ async def test_usage_is_an_object_with_three_totals_and_the_details(served: Serv
         assert usage["prompt_tokens_details"] == {"cached_tokens": 0}
 
 
-@pytest.mark.req("OAI-46", "OAI-47", "CHAT-40", "DEC-09", "OAI-48")
+@pytest.mark.req("OAI-46", "CHAT-40", "OAI-48")
 async def test_reasoning_stands_under_both_names_and_in_thought_and_not_in_the_content(served: Served) -> None:
     reply = (await served.chat(model="scripted-think")).json()
     message = reply["choices"][0]["message"]
@@ -95,12 +95,15 @@ async def test_reasoning_counts_as_completion_tokens(served: Served) -> None:
     assert usage["completion_tokens"] == reasoning + 3
 
 
-@pytest.mark.parametrize("text", ["", "   "])
+@pytest.mark.parametrize("text", ["", "   ", "hello"])
 @pytest.mark.req("CHAT-48", "CHAT-34", "CLIENT-12")
 async def test_content_is_a_string_even_when_there_is_little_to_say(served: Served, text: str) -> None:
-    content = (await served.chat(messages=[{"role": "user", "content": text}])).json()["choices"][0]["message"]["content"]
+    messages = [{"role": "user", "content": text}]
+    fields = {"top_p": 0.9, "presence_penalty": 0.1, "frequency_penalty": 0.1, "web_search": False}
+    content = (await served.chat(messages=messages, **fields)).json()["choices"][0]["message"]["content"]
     assert isinstance(content, str)
     assert content
+    assert content.strip() in {"(empty message)", "", "hello"}
 
 
 @pytest.mark.req("OAI-19")
@@ -135,7 +138,7 @@ async def test_logprobs_list_token_logprob_and_bytes_and_join_to_the_text(served
 
 
 @pytest.mark.req("CHAT-36", "OAI-50", "DEC-05", "OAI-62")
-async def test_model_is_echoed_as_it_was_asked_for_even_by_an_alias(serve: Any) -> None:
+async def test_model_is_echoed_as_it_was_asked_for_even_by_an_alias(serve: Serve) -> None:
     models = {"house": Model(upstream=("scripted",), model="scripted-echo", aliases=("gpt-6-astra",))}
     async with serve(models=models) as one:
         for name in ("house", "gpt-6-astra"):
@@ -145,7 +148,7 @@ async def test_model_is_echoed_as_it_was_asked_for_even_by_an_alias(serve: Any) 
             assert {chunk["model"] for chunk in (await one.frames(model=name))[:-1]} == {name}
 
 
-@pytest.mark.req("SDK-03", "API-02", "CLIENT-01", "HDR-01")
+@pytest.mark.req("API-02", "CLIENT-01", "HDR-01")
 async def test_the_official_client_reads_content_usage_and_the_extras_as_attributes(served: Served) -> None:
     reply = await served.sdk.chat.completions.create(
         model="scripted-think",
@@ -180,16 +183,13 @@ async def test_structured_output_is_bare_json_of_the_schema(served: Served) -> N
         "additionalProperties": False,
     }
     wanted = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": schema}}
-    parsed = json.loads(
-        (await served.chat(response_format=wanted)).json()["choices"][0]["message"]["content"]
-    )
+    parsed = json.loads((await served.chat(response_format=wanted)).json()["choices"][0]["message"]["content"])
     assert set(parsed) == {"name", "age", "kind"}
     text = (await served.chat(response_format={"type": "json_object"})).json()["choices"][0]["message"]["content"]
     assert text.startswith("{")
     assert isinstance(json.loads(text), dict)
 
 
-@pytest.mark.req("STRUCT-06")
 async def test_a_structured_answer_that_is_cut_off_says_length(served: Served) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array", "minItems": 9}}}
     reply = (await served.chat(response_format=wanted, max_tokens=2)).json()

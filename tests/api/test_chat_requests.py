@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from api.conftest import Served
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -227,9 +229,7 @@ async def test_extras_and_nulls_that_clients_echo_are_accepted(served: Served, m
 async def test_the_message_of_a_reply_can_be_sent_back_untouched(served: Served, model: str) -> None:
     tools = [{"type": "function", "function": {"name": "a"}}, {"type": "function", "function": {"name": "b"}}]
     first = (await served.chat(model=model, tools=tools)).json()["choices"][0]["message"]
-    results = [
-        {"role": "tool", "tool_call_id": call["id"], "content": "done"} for call in first.get("tool_calls", [])
-    ]
+    results = [{"role": "tool", "tool_call_id": call["id"], "content": "done"} for call in first.get("tool_calls", [])]
     assert bool(results) == (model == "scripted-tools")
     messages = [{"role": "user", "content": "go on"}, first, *results]
     answer = await served.chat(model=model, messages=messages)
@@ -266,11 +266,16 @@ async def test_messages_nested_once_are_unwrapped_and_nested_more_are_refused_by
         ({"type": "image_url", "image_url": {"url": "https://a.test/x.png", "detail": "low"}}, "look [image]"),
         ({"type": "image_url", "image_url": PIXEL}, "look [image]"),
         ({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}, "look [input_audio]"),
-        ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "x.pdf"}}, "look [file]"),
+        (
+            {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "x.pdf"}},
+            "look [file]",
+        ),
     ],
 )
 @pytest.mark.req("CHAT-26", "CHAT-27", "OAI-09", "CLIENT-14")
-async def test_user_content_takes_text_pictures_audio_and_files(served: Served, part: dict[str, Any], seen: str) -> None:
+async def test_user_content_takes_text_pictures_audio_and_files(
+    served: Served, part: dict[str, Any], seen: str
+) -> None:
     messages = [{"role": "user", "content": [{"type": "text", "text": "look"}, part]}]
     answer = await served.chat(messages=messages)
     assert answer.status_code == 200, answer.text
@@ -332,7 +337,9 @@ async def test_stream_alone_and_not_accept_chooses_the_form(served: Served, acce
     assert streamed.headers["content-type"].startswith("text/event-stream")
 
 
-@pytest.mark.parametrize("kind", [None, "text/plain", "application/x-www-form-urlencoded", "?", "application/json; v=1"])
+@pytest.mark.parametrize(
+    "kind", [None, "text/plain", "application/x-www-form-urlencoded", "?", "application/json; v=1"]
+)
 @pytest.mark.req("OAI-28", "HDR-03")
 async def test_a_missing_or_odd_content_type_does_not_break_a_valid_request(served: Served, kind: str | None) -> None:
     body = msgspec.json.encode({"model": "scripted-echo", "messages": [{"role": "user", "content": "x"}]})
@@ -340,9 +347,11 @@ async def test_a_missing_or_odd_content_type_does_not_break_a_valid_request(serv
     assert (await served.http.post("/v1/chat/completions", content=body, headers=headers)).status_code == 200
 
 
-@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("GZIP", gzip.compress), ("deflate", zlib.compress)])
+@pytest.mark.parametrize(
+    ("encoding", "pack"), [("gzip", gzip.compress), ("GZIP", gzip.compress), ("deflate", zlib.compress)]
+)
 @pytest.mark.req("OAI-28")
-async def test_packed_bodies_are_read(served: Served, encoding: str, pack: Any) -> None:
+async def test_packed_bodies_are_read(served: Served, encoding: str, pack: Callable[[bytes], bytes]) -> None:
     body = msgspec.json.encode({"model": "scripted-echo", "messages": [{"role": "user", "content": "packed"}]})
     headers = served.auth | {"Content-Encoding": encoding}
     answer = await served.http.post("/v1/chat/completions", content=pack(body), headers=headers)

@@ -15,7 +15,7 @@ from convene.config import Model
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from api.conftest import Served
+    from api.conftest import Serve, Served
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 PAGE = "https://page.test"
@@ -56,7 +56,9 @@ async def test_the_key_is_checked_before_the_body_is_read(served: Served) -> Non
         yield b""
 
     async with asyncio.timeout(5):
-        answer = await served.http.post("/v1/chat/completions", content=endless(), headers={"Authorization": "Bearer x"})
+        answer = await served.http.post(
+            "/v1/chat/completions", content=endless(), headers={"Authorization": "Bearer x"}
+        )
     assert answer.status_code == 401
     assert not asked.is_set()
 
@@ -127,7 +129,7 @@ async def test_paths_that_are_not_served_fail_in_the_error_form(served: Served, 
 
 
 @pytest.mark.req("OSDK-13")
-async def test_a_preflight_of_an_allowed_origin_admits_what_it_asks_for(serve: Any) -> None:
+async def test_a_preflight_of_an_allowed_origin_admits_what_it_asks_for(serve: Serve) -> None:
     async with serve(cors_origins=(PAGE,)) as one:
         asked = "authorization,content-type,x-session-id,x-stainless-lang"
         answer = await one.http.options(
@@ -144,7 +146,7 @@ async def test_a_preflight_of_an_allowed_origin_admits_what_it_asks_for(serve: A
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.req("OSDK-13")
-async def test_a_browser_may_read_the_request_id_and_the_limits_also_of_errors(serve: Any, *, stream: bool) -> None:
+async def test_a_browser_may_read_the_request_id_and_the_limits_also_of_errors(serve: Serve, *, stream: bool) -> None:
     async with serve(cors_origins=(PAGE,)) as one:
         body = {"model": "scripted-echo", "messages": HELLO, "stream": stream}
         for headers in ({"Origin": PAGE} | one.auth, {"Origin": PAGE}):
@@ -156,7 +158,7 @@ async def test_a_browser_may_read_the_request_id_and_the_limits_also_of_errors(s
 
 
 @pytest.mark.req("OSDK-13")
-async def test_any_origin_may_be_allowed_and_others_get_nothing(serve: Any) -> None:
+async def test_any_origin_may_be_allowed_and_others_get_nothing(serve: Serve) -> None:
     async with serve(cors_origins=("*",)) as one:
         answer = await one.http.get("/health", headers={"Origin": "https://else.test"})
         assert answer.headers["access-control-allow-origin"] == "*"
@@ -198,7 +200,7 @@ async def test_any_origin_may_be_allowed_and_others_get_nothing(serve: Any) -> N
 )
 @pytest.mark.req("ERR-07")
 async def test_without_keys_only_loopback_hosts_and_own_pages_are_answered(
-    serve: Any, host: str, origin: str | None, status: int
+    serve: Serve, host: str, origin: str | None, status: int
 ) -> None:
     async with serve(auth="none") as one:
         headers = {"Host": host} | ({} if origin is None else {"Origin": origin})
@@ -206,7 +208,7 @@ async def test_without_keys_only_loopback_hosts_and_own_pages_are_answered(
         assert answer.status_code == status, answer.text
 
 
-async def test_without_keys_an_origin_may_be_allowed_by_name(serve: Any) -> None:
+async def test_without_keys_an_origin_may_be_allowed_by_name(serve: Serve) -> None:
     async with serve(auth="none", cors_origins=(PAGE,)) as one:
         headers = {"Host": "127.0.0.1:8000", "Origin": PAGE}
         assert (await one.http.get("/v1/models", headers=headers)).status_code == 200
@@ -227,7 +229,7 @@ async def test_models_are_listed_in_the_official_form(served: Served) -> None:
 
 
 @pytest.mark.req("OAI-61", "API-05", "MODEL-05")
-async def test_one_model_is_shown_also_by_ids_with_slashes_and_colons(serve: Any) -> None:
+async def test_one_model_is_shown_also_by_ids_with_slashes_and_colons(serve: Serve) -> None:
     name = "org/family:7b-q4"
     models = {name: Model(upstream=("scripted",), model="scripted-echo", aliases=("a/b",))}
     async with serve(models=models) as one:
@@ -245,7 +247,7 @@ EMBEDDER = {"vectors": Model(upstream=("scripted",), embeddings=True, dimensions
 
 
 @pytest.mark.req("OAI-63")
-async def test_embeddings_come_as_floats_or_as_little_endian_float32(serve: Any) -> None:
+async def test_embeddings_come_as_floats_or_as_little_endian_float32(serve: Serve) -> None:
     async with serve(models=EMBEDDER) as one:
         body = {"model": "vectors", "input": ["one", "two"]}
         floats = (await one.http.post("/v1/embeddings", json=body, headers=one.auth)).json()
@@ -267,7 +269,9 @@ async def test_embeddings_come_as_floats_or_as_little_endian_float32(serve: Any)
     ("given", "count"), [("text", 1), (["a", "b", "c"], 3), ([1, 2, 3], 1), ([[1, 2], [3]], 2), (["", " "], 2)]
 )
 @pytest.mark.req("OAI-63")
-async def test_texts_and_token_ids_are_embedded_in_the_length_asked_for(serve: Any, given: Any, count: int) -> None:
+async def test_texts_and_token_ids_are_embedded_in_the_length_asked_for(
+    serve: Serve, given: object, count: int
+) -> None:
     async with serve(models=EMBEDDER) as one:
         body = {"model": "vectors", "input": given, "dimensions": 5, "user": "u"}
         answer = await one.http.post("/embeddings", json=body, headers=one.auth)
@@ -291,7 +295,7 @@ async def test_texts_and_token_ids_are_embedded_in_the_length_asked_for(serve: A
 )
 @pytest.mark.req("OAI-30", "ERRSHAPE-06")
 async def test_what_cannot_be_embedded_is_refused_by_name(
-    serve: Any, fields: dict[str, Any], status: int, param: str
+    serve: Serve, fields: dict[str, Any], status: int, param: str
 ) -> None:
     async with serve(models=EMBEDDER) as one:
         body = {"model": "vectors", "input": "x"} | fields

@@ -24,6 +24,7 @@ from unit.providers.upstream_doubles import DONE, USAGE, chunk, whole
 if TYPE_CHECKING:
     import random
 
+    from convene.http.base import Request
     from convene.providers.base import Generation
     from convene.serving.base import Outcome, Principal
 
@@ -129,7 +130,7 @@ async def live(world: World) -> dict[str, int]:
     """One application's life; returns how often each end came."""
     source = world.source("weather")
 
-    def play(request: Any) -> Answer:
+    def play(request: Request) -> Answer:
         return draw_reply(source, stream=msgspec.json.decode(request.body)["stream"])
 
     books = Books()
@@ -146,7 +147,10 @@ async def live(world: World) -> dict[str, int]:
     lines: list[bytes] = []
     app = App(config, world.clock, lines.append, lambda _: client, books)
     bridge = Bridge(app.front)
-    async with Lifespan(app.front), httpx2.AsyncClient(transport=bridge, base_url="http://sim.test", timeout=None) as http:
+    async with (
+        Lifespan(app.front),
+        httpx2.AsyncClient(transport=bridge, base_url="http://sim.test", timeout=None) as http,
+    ):
         asking = [asyncio.create_task(ask(world, http, f"request {n}")) for n in range(source.randrange(1, 6))]
         ends = await asyncio.gather(*asking)
     assert not bridge.faults

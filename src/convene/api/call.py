@@ -12,17 +12,21 @@ import msgspec
 
 from convene.api.problems import UnsupportedMedia
 from convene.errors import BadRequest, TooLarge
+from convene.http.base import DIRECT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
     from convene.api.problems import Header
+    from convene.http.base import Direct
     from convene.serving.base import Outcome, Principal
 
     Scope = MutableMapping[str, Any]
     Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
     Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
+DIRECT_BYTES_MAX = 64 * 1024
+"""Above it an answer is worth waiting for room (back-pressure), below it fits the socket's buffer."""
 JSON_TYPE = b"application/json"
 CLIENT_LEFT = 499
 """nginx's number for a client that left before its answer was whole; only ever seen in the log."""
@@ -37,9 +41,11 @@ class Call:
     """One request. `status` is set once a head has been sent, for the access log."""
 
     __slots__ = (
+        "_direct",
         "body_bytes_max",
         "common",
         "cross_origin_allowed",
+        "headers",
         "outcome",
         "params",
         "path",
@@ -55,6 +61,9 @@ class Call:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int) -> None:
         self.scope = scope
+        self.headers: dict[bytes, bytes] = dict(scope["headers"])
+        extensions = scope.get("extensions")
+        self._direct: Direct | None = extensions.get(DIRECT) if extensions else None
         self.receive = receive
         self.send = send
         self.request_id = ""
@@ -82,21 +91,20 @@ class Call:
         return self.principal
 
     def header(self, name: bytes) -> str | None:
-        """Return the first header of that lower-case name, as latin-1 text."""
-        for key, value in self.scope["headers"]:
-            if key == name:
-                text: str = value.decode("latin-1")
-                return text
-        return None
+        """Return the header of that lower-case name (the last, if it came twice), as latin-1 text."""
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def body(self) -> bytes:
         """Read the whole body, unpacked. Raises `TooLarge`, `UnsupportedMedia`, `BadRequest`, `ClientLeftError`."""
-        message = await self.receive()
-        if message["type"] != "http.request":
-            raise ClientLeftError
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            body = await self._rest(body)
+        body = None if self._direct is None else self._direct.take_body()
+        if body is None:
+            message = await self.receive()
+            if message["type"] != "http.request":
+                raise ClientLeftError
+            body = message.get("body", b"")
+            if message.get("more_body"):
+                body = await self._rest(body)
         if len(body) > self.body_bytes_max:
             raise self._too_large()
         encoding = self.header(b"content-encoding")
@@ -149,9 +157,17 @@ class Call:
     ) -> None:
         """Send a whole answer."""
         self.status = status
-        head = [(b"content-type", content_type), (b"content-length", b"%d" % len(body)), *self.common]
+        head = [(b"content-type", content_type), *self.common]
         if headers:
             head += headers
+        if self._direct is not None and len(body) <= DIRECT_BYTES_MAX:
+            try:
+                self._direct.respond(status, head, body)
+            except OSError:
+                self.status = CLIENT_LEFT
+                raise ClientLeftError from None
+            return
+        head.append((b"content-length", b"%d" % len(body)))
         await self.emit({"type": "http.response.start", "status": status, "headers": head})
         await self.emit({"type": "http.response.body", "body": body})
 

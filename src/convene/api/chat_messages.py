@@ -121,14 +121,19 @@ def _read_calls(wire: WireMessage, where: str) -> tuple[ToolCall, ...]:
 
 
 def _read_call(call: WireToolCall, where: str, index: int) -> ToolCall:
-    if call.function is None:
-        raise _missing(f"{where}.function")
-    return _call(call.id or f"call_{index}", call.function, where)
+    call_id = call.id or f"call_{index}"
+    if call.function is not None:
+        return _call(call_id, call.function, f"{where}.function")
+    match call.custom:
+        case {"name": str(name), "input": str(text)} if name:
+            return ToolCall(call_id, name, msgspec.json.encode({"input": text}).decode())
+        case _:
+            raise _missing(f"{where}.function")
 
 
 def _call(call_id: str, function: WireFunctionCall, where: str) -> ToolCall:
     if not function.name:
-        raise _missing(f"{where}.function.name")
+        raise _missing(f"{where}.name")
     arguments = function.arguments
     text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments or {}).decode()
     return ToolCall(call_id, function.name, text or "{}")

@@ -105,19 +105,12 @@ class Front:
                 self._access.write(call, self._clock.monotonic() - began_at)
 
     async def _answer(self, call: Call) -> None:
-        authorization = origin = None
-        incoming: bytes | None = None
-        for name, value in call.scope["headers"]:
-            if name == b"authorization":
-                authorization = value
-            elif name == b"x-request-id":
-                incoming = value
-            elif name == b"origin":
-                origin = value
-            elif name == b"traceparent":
-                trace = _TRACE_PARENT(value)
-                call.trace_id = "" if trace is None else trace[1].decode()
-        call.name(self._request_id(incoming))
+        headers = call.headers
+        authorization, origin = headers.get(b"authorization"), headers.get(b"origin")
+        if b"traceparent" in headers:
+            trace = _TRACE_PARENT(headers[b"traceparent"])
+            call.trace_id = "" if trace is None else trace[1].decode()
+        call.name(self._request_id(headers.get(b"x-request-id")))
         call.path = call.scope["path"]
         if origin is not None and await self._cors.apply(call, origin):
             return

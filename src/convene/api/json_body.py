@@ -41,7 +41,16 @@ def read_shape(fields: dict[str, object], shape: type[Shape]) -> Shape:
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.", code="invalid_json") from None
     except msgspec.ValidationError as fault:
+        whole = _whole_numbers(fields)
+        if whole is not None:
+            return read_shape(whole, shape)
         raise _explained(str(fault)) from None
+
+
+def _whole_numbers(fields: dict[str, object]) -> dict[str, object] | None:
+    """Return the fields with 1.0 written as 1, or None if there is no such number: some languages write all floats."""
+    found = {name: int(value) for name, value in fields.items() if isinstance(value, float) and value.is_integer()}
+    return fields | found if found else None
 
 
 def _explained(text: str) -> BadRequest:

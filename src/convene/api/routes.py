@@ -56,7 +56,8 @@ class Router:
             self._prefixes.append((path[: path.rindex("{")], route))
         else:
             self._exact[route.method, path] = route
-        self._methods.setdefault(path, []).append(route.method)
+        if route.described:
+            self._methods.setdefault(path, []).append(route.method)
 
     def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
         """Return the route and its path parameters. Raises `NotFound` (`unknown_url`) or `MethodNotAllowed`."""
@@ -79,7 +80,8 @@ class Router:
                 if route.method == wanted:
                     name = route.path[route.path.rindex("{") + 1 : -1]
                     return route, {name: path[len(prefix) :]}
-                allowed.add(route.method)
+                if route.described:
+                    allowed.add(route.method)
         if allowed:
             raise MethodNotAllowed(
                 method, path[:200], tuple(sorted(allowed | ({"HEAD"} if "GET" in allowed else set())))

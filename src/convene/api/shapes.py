@@ -15,6 +15,8 @@ from msgspec import UNSET, Meta, UnsetType
 JsonObject = dict[str, object]
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 ShortText = Annotated[str, Meta(max_length=4096)]
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ROLE_NAMES = ("system", "developer", "user", "assistant", "tool", "function")
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenLimit = Annotated[int, Meta(ge=0, le=100_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -58,7 +60,7 @@ class WireToolCall(msgspec.Struct):
 class WireMessage(msgspec.Struct):
     """One message, with every extra and null that clients echo (OAI-08 to OAI-11)."""
 
-    role: Annotated[str, Meta(max_length=64)]
+    role: Annotated[str, Meta(max_length=64, extra_json_schema={"enum": list(ROLE_NAMES)})]
     content: str | Annotated[list[WirePart], Meta(max_length=4096)] | None = None
     name: ShortText | None = None
     tool_calls: Annotated[list[WireToolCall], Meta(max_length=1024)] | None = None
@@ -289,14 +291,14 @@ class ChatReply(msgspec.Struct):
     conversation_id: str | None = None
 
 
-TokenIds = Annotated[list[int], Meta(max_length=65_536)]
+TokenIds = Annotated[list[TokenId], Meta(max_length=65_536)]
 
 
 class EmbeddingBody(msgspec.Struct):
     """The body of `POST /v1/embeddings`."""
 
     model: Name
-    input: str | Annotated[list[str | int | TokenIds], Meta(min_length=1, max_length=65_536)]
+    input: str | Annotated[list[str | TokenId | TokenIds], Meta(min_length=1, max_length=65_536)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, Meta(ge=1, le=65_536)] | None = None
     user: ShortText | None = None

@@ -15,12 +15,12 @@ The error tree, every one an `HttpError`:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Mapping
 
 Phase = Literal["first_byte", "between_bytes", "total"]
 
@@ -99,6 +99,22 @@ class Response(Protocol):
 
     def close(self) -> None:
         """Give the connection back if the body is complete, else drop it at once (the upstream sees the close)."""
+        ...
+
+
+DIRECT: Final = "convene.direct"
+"""An ASGI extension of our server: `scope["extensions"]` holds a `Direct` under this name."""
+
+
+class Direct(Protocol):
+    """What does for a small plain request what `receive` and `send` do, without their four coroutines."""
+
+    def take_body(self) -> bytes | None:
+        """Return the whole body if it has come and none was taken, else None: then `receive` must be asked."""
+        ...
+
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole answer at once; the server counts its length. Raises `OSError` if the client has left."""
         ...
 
 

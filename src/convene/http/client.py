@@ -93,6 +93,7 @@ class HttpClient:
         self._pools: dict[Origin, Pool] = {}
         self._routes: dict[str, _Route] = {}
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def send(self, request: Request) -> BodyResponse:
         """Send and return once the response head is there. Raises `HttpError`; `ValueError` for an unsendable request.
@@ -100,7 +101,10 @@ class HttpClient:
         Sent a second time only if a reused connection closed without a byte of answer: the peer's idle close crossed
         our request (RFC 9112 9.3.1). The second try is on a new connection, so it cannot meet the same fate.
         """
-        loop = asyncio.get_running_loop()
+        # asking for the running loop is a system call each time (the check for a fork), so it is asked once
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         route = self._routes.get(request.url) or self._learn(request.url, loop)
         key = (request.method, request.headers, request.fresh)
         wire = route.heads.get(key) or _encode(route, key)

@@ -185,6 +185,29 @@ class Exchange:
         else:
             self._link.refuse_for(self, refusal)
 
+    def take_body(self) -> bytes | None:
+        """Return the whole body if it has come and none was taken, else None: what `receive` gives without a wait."""
+        if not self.complete or self._told_end or self.gone:
+            return None
+        body, self.pending = self.pending, b""
+        self._told_end = True
+        return body
+
+    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send a whole small answer: the two messages of `send` in one call that never waits.
+
+        Raises `ClientGone`, `RuntimeError` and `ValueError` as `send` does.
+        """
+        if self.gone:
+            raise ClientGone("the client has left")
+        if self._stage != NOTHING:
+            raise RuntimeError("an answer has begun already")
+        self._status = status
+        self._line = status_line(status)
+        self._headers = headers
+        self._stage = HELD
+        self._send_first(body, more=False)
+
     async def receive(self) -> Message:
         """Return `http.request` with all body bytes that have come, or `http.disconnect` (ASGI HTTP 2.4)."""
         while True:

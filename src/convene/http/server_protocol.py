@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 
 import httptools
 
+from convene.http.base import DIRECT
 from convene.http.server_asgi import ASGI
 from convene.http.server_exchange import Exchange
 from convene.http.server_guard import address_key
@@ -291,6 +292,7 @@ class Connection(asyncio.Protocol):
         scope["headers"] = self._headers
         scope["state"] = edge.state.copy()
         exchange = Exchange(self, edge, scope, keep_alive=keep_alive)
+        scope["extensions"] = {DIRECT: exchange}
         if method == "HEAD":
             exchange.is_head = True
         if odd is not None or version != "1.1":

@@ -16,7 +16,7 @@ from convene.http import base as http
 from convene.providers.exchange import Exchange, OpenAISettings
 from convene.providers.openai_codec import encode_chat, encode_embeddings
 from convene.providers.openai_faults import Verdict, judge_transport
-from convene.providers.openai_reply import ReplyReader
+from convene.providers.openai_reply import ReplyReader, read_plain
 from convene.providers.openai_vectors import read_embeddings
 
 if TYPE_CHECKING:
@@ -82,20 +82,24 @@ class OpenAIChat:
         return self._answer
 
     async def _answer(self, generation: Generation) -> Sequence[Event]:
-        async def begin(response: http.Response, blamed: Blamed) -> list[Event] | Verdict:
-            """Read all of it; a host that streams unasked is read to its end."""
-            reader = ReplyReader(generation, blamed, self._clock, self._settings.dialect)
-            body = await response.read(self._settings.body_bytes_max)
-            if "event-stream" in response.headers.get("content-type", ""):
+        settings, exchange = self._settings, self._exchange
+
+        async def begin(response: http.Response, blamed: Blamed) -> Sequence[Event] | Verdict:
+            body = await response.read(settings.body_bytes_max)
+            plain = read_plain(body, generation, blamed, settings.dialect)
+            if plain is not None:
+                return plain
+            reader = ReplyReader(generation, blamed, self._clock, settings.dialect)
+            if "event-stream" not in response.headers.get("content-type", ""):
+                events = reader.read_whole(body)
+            else:  # a host that streams unasked
                 events = reader.feed(body)
                 events += reader.end_stream()
-            else:
-                events = reader.read_whole(body)
             return reader.verdict or events
 
-        body = encode_chat(generation, self._settings.model, self._settings.dialect)
-        pick, response, events = await self._exchange.open("/chat/completions", body, begin)
-        self._exchange.hosts.succeeded(pick)
+        body = encode_chat(generation, settings.model, settings.dialect)
+        pick, response, events = await exchange.open("/chat/completions", body, begin)
+        exchange.hosts.succeeded(pick)
         response.close()
         return events
 

@@ -59,6 +59,30 @@ class ErrorFrame(Exception):
         self.verdict = verdict
 
 
+def read_plain(body: bytes, generation: Generation, blamed: Blamed, dialect: Dialect = PLAIN) -> list[Event] | None:
+    """Read the commonest whole reply in one step; None for any other, which `ReplyReader` takes.
+
+    `PlainReply` is the question: what decodes as one is a single choice of text with its counts and nothing odd.
+    """
+    if generation.tools or generation.sampling.logprobs or generation.n > 1 or dialect.template_opens_thinking:
+        return None
+    plain = decode_plain(body)
+    if plain is None or generation.messages[-1].role == "tool":
+        return None
+    choice, used = plain.choices[0], plain.usage
+    text, prompt = choice.message.content, used.prompt_tokens
+    if may_open(text):
+        return None
+    details = used.prompt_tokens_details
+    cached = 0 if details is None else min(details.cached_tokens or 0, prompt)
+    return [
+        Began(blamed.upstream, plain.model, plain.system_fingerprint),
+        TextDelta(text),
+        Finished(choice.finish_reason),
+        UsageReported(Usage(prompt, used.completion_tokens, 0, cached)),
+    ]
+
+
 class ReplyReader:
     """One answer while it arrives. Feed it a stream's bytes, or one whole body; it never raises.
 
@@ -105,9 +129,6 @@ class ReplyReader:
 
     def read_whole(self, body: bytes) -> list[Event]:
         """Return the events of a whole reply."""
-        plain = self._read_plain(body)
-        if plain is not None:
-            return plain
         out: list[Event] = []
         try:
             self._take(body, out)
@@ -162,26 +183,6 @@ class ReplyReader:
     def _judge(self, fault: Malformed) -> Verdict:
         fault.detail = self._blamed.detail(fault.detail)
         return Verdict(fault, "end" if self.begun else "again", blame=True)
-
-    def _read_plain(self, body: bytes) -> list[Event] | None:
-        """Read the commonest whole reply in one step; None for any other, which the general reader takes.
-
-        `PlainReply` is the question: what decodes as one is a single choice of text with its counts and nothing odd.
-        """
-        if self._tools or self._logprobs or self._template_opens or self._generation.n > 1:
-            return None
-        plain = decode_plain(body)
-        if plain is None or may_open(plain.choices[0].message.content):
-            return None
-        self.begun = self.complete = True
-        choice, used = plain.choices[0], plain.usage
-        cached = 0 if used.prompt_tokens_details is None else used.prompt_tokens_details.cached_tokens or 0
-        return [
-            Began(self._blamed.upstream, plain.model, plain.system_fingerprint),
-            TextDelta(choice.message.content),
-            Finished(choice.finish_reason),
-            UsageReported(Usage(used.prompt_tokens, used.completion_tokens, 0, min(cached, used.prompt_tokens))),
-        ]
 
     def _take(self, data: bytes, out: list[Event]) -> None:
         try:

@@ -99,16 +99,20 @@ class Turn:
                 async for event in events:
                     gathered.add(event)
             return gathered
-        began_at, lease = await self._begin()
+        outcome, turns = self.outcome, self._turns
+        began_at = turns.clock.monotonic()
+        lease = await turns.admission.reserve(self._principal, outcome.model, self._generation)
         try:
-            for event in await whole(self._generation):
-                self._note(event, began_at)
-                gathered.add(event)
+            gathered.extend(await whole(self._generation))
+            outcome.first_event_ms = (turns.clock.monotonic() - began_at) * 1000
+            outcome.usage, outcome.finish = gathered.usage, gathered.finish
+            if gathered.began is not None:
+                outcome.upstream = gathered.began.upstream
         except ConveneError as fault:
-            self.outcome.finish = fault.code
+            outcome.finish = fault.code
             raise
         finally:
-            self._settle(lease)
+            lease.settle(outcome)
         return gathered
 
     async def _begin(self) -> tuple[float, Lease]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 from convene.api.call import Call
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import MutableMapping, Sequence
 
     Message = MutableMapping[str, Any]

@@ -30,13 +30,13 @@ from convene.usage import Usage
 BEGAN = Began("up", "m")
 
 
-def encoder(**fields: Any) -> ChatFrames:
+def encoder(**fields: bool) -> ChatFrames:
     """Return an encoder."""
     given: dict[str, Any] = {"reply_id": "chatcmpl-1", "created": 5, "model": "m", "request_id": "req_1"}
     return ChatFrames(**(given | {"include_usage": False} | fields))
 
 
-def stream(*events: Event, **fields: Any) -> list[Any]:
+def stream(*events: Event, **fields: bool) -> list[Any]:
     """Return the parsed frames of a whole stream, `[DONE]` left out after a check that it is there, once."""
     frames = encoder(**fields)
     raw = [frame for event in events for frame in frames.frames(event)] + frames.end()
@@ -58,7 +58,7 @@ def parse(raw: list[bytes]) -> list[Any]:
 @pytest.mark.req("SSE-05", "SSE-11")
 def test_a_plain_stream_is_role_text_finish() -> None:
     head = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "m"}
-    extras = {
+    extras: dict[str, Any] = {
         "executable_data": [],
         "thought": [],
         "conversation_id": None,
@@ -122,9 +122,7 @@ def test_a_call_names_itself_once() -> None:
 
 
 def test_the_old_form_has_function_call_and_its_own_finish() -> None:
-    frames = stream(
-        CallDelta(0, "", "c", "f"), CallDelta(0, "{}"), Finished("tool_calls"), legacy_functions=True
-    )
+    frames = stream(CallDelta(0, "", "c", "f"), CallDelta(0, "{}"), Finished("tool_calls"), legacy_functions=True)
     assert [frame["choices"][0]["delta"] for frame in frames[1:-1]] == [
         {"function_call": {"name": "f", "arguments": ""}},
         {"function_call": {"arguments": "{}"}},
@@ -138,9 +136,12 @@ def test_each_choice_opens_with_its_role_and_only_the_last_finish_carries_the_ex
     roles = [frame["choices"][0]["index"] for frame in frames if "role" in frame["choices"][0]["delta"]]
     assert roles == [0, 1]
     ends = [frame for frame in frames if frame["choices"][0]["finish_reason"]]
-    assert [(end["choices"][0]["index"], end["choices"][0]["finish_reason"]) for end in ends] == [(0, "length"), (1, "stop")]
+    assert [(end["choices"][0]["index"], end["choices"][0]["finish_reason"]) for end in ends] == [
+        (0, "length"),
+        (1, "stop"),
+    ]
     assert ["metadata" in end for end in ends] == [False, True]
-    assert [frame for frame in frames if frame.get("executable_data") == []][0] is frames[0]
+    assert next(frame for frame in frames if frame.get("executable_data") == []) is frames[0]
 
 
 @pytest.mark.req("OAI-46")
@@ -178,14 +179,20 @@ def test_reasoning_refusal_citations_and_logprobs_have_their_deltas() -> None:
 def test_progress_is_an_extra_key_on_a_valid_chunk_and_what_ran_comes_with_the_finish() -> None:
     step = StepChanged(id="s1", kind="tool", name="search", status="running", depends_on=("s0",))
     frames = stream(
-        step, ToolRan(id="t", tool_name="search", args={"q": 1}), Noticed("odd", "words"), TextDelta("a"), Finished("stop")
+        step,
+        ToolRan(id="t", tool_name="search", args={"q": 1}),
+        Noticed("odd", "words"),
+        TextDelta("a"),
+        Finished("stop"),
     )
     assert frames[1]["choices"] == [{"index": 0, "delta": {}, "logprobs": None, "finish_reason": None}]
     (shown,) = frames[1]["intermediate_steps"]
     assert (shown["id"], shown["status"], shown["depends_on"]) == ("s1", "running", ["s0"])
     assert not {"usage", "detail"} & set(shown)
     last = frames[-1]
-    assert [(ran["id"], ran["tool_name"], ran["args"]) for ran in last["executable_data"]] == [("t", "search", {"q": 1})]
+    assert [(ran["id"], ran["tool_name"], ran["args"]) for ran in last["executable_data"]] == [
+        ("t", "search", {"q": 1})
+    ]
     assert last["metadata"]["notices"] == [{"code": "odd", "message": "words"}]
 
 
@@ -199,7 +206,9 @@ def test_progress_is_an_extra_key_on_a_valid_chunk_and_what_ran_comes_with_the_f
         (BEGAN, {"service_tier": True}, None),
     ],
 )
-def test_fingerprint_and_tier_are_on_every_chunk_or_on_none(began: Began, fields: Any, mark: str | None) -> None:
+def test_fingerprint_and_tier_are_on_every_chunk_or_on_none(
+    began: Began, fields: dict[str, bool], mark: str | None
+) -> None:
     frames = stream(began, TextDelta("a"), TextDelta("b"), Finished("stop"), include_usage=True, **fields)
     assert [frame.get("system_fingerprint") for frame in frames] == [mark] * len(frames)
     tier = "default" if "service_tier" in fields else None
@@ -209,13 +218,16 @@ def test_fingerprint_and_tier_are_on_every_chunk_or_on_none(began: Began, fields
 
 def test_a_seed_gives_the_same_fingerprint_each_time_and_another_for_another_model() -> None:
     marks = [
-        stream(Began("up", model), TextDelta("a"), seeded=True)[0]["system_fingerprint"] for model in ("m", "m", "other")
+        stream(Began("up", model), TextDelta("a"), seeded=True)[0]["system_fingerprint"]
+        for model in ("m", "m", "other")
     ]
     assert marks[0] == marks[1] != marks[2]
 
 
 @pytest.mark.req("SSE-15", "STREAM-12")
-@pytest.mark.parametrize("fault", [Malformed("broke off"), Busy("down"), BadRequest("no", param="x"), ConveneError("?")])
+@pytest.mark.parametrize(
+    "fault", [Malformed("broke off"), Busy("down"), BadRequest("no", param="x"), ConveneError("?")]
+)
 def test_a_fault_is_one_frame_with_all_four_keys_and_no_choices(fault: ConveneError) -> None:
     (frame,) = parse(ChatFrames.failure(fault))
     assert frame["choices"] == []
@@ -225,7 +237,9 @@ def test_a_fault_is_one_frame_with_all_four_keys_and_no_choices(fault: ConveneEr
 
 
 @pytest.mark.req("SSE-03")
-@pytest.mark.parametrize("text", ["\u2028", "a\u2029b", "\u0085", "\r\n", "\x0b\x0c\x1c\x1d\x1e", "é\u2028\u20ac\U0001f600"])
+@pytest.mark.parametrize(
+    "text", ["\u2028", "a\u2029b", "\u0085", "\r\n", "\x0b\x0c\x1c\x1d\x1e", "é\u2028\u20ac\U0001f600"]
+)
 def test_no_line_splitter_finds_a_second_line(text: str) -> None:
     line = encode_line({"a": [text]})
     assert len(line.splitlines()) == 1
@@ -255,7 +269,9 @@ def draw_event(source: random.Random, opened: set[tuple[int, int]]) -> Event:
     return StepChanged(id="s", kind="tool", name=text, status="done")
 
 
-@pytest.mark.req("SSE-04", "SSE-05", "SSE-06", "SSE-07", "SSE-08", "SSE-09", "SSE-11", "SSE-12", "STREAM-02", "STREAM-03")
+@pytest.mark.req(
+    "SSE-04", "SSE-05", "SSE-06", "SSE-07", "SSE-08", "SSE-09", "SSE-11", "SSE-12", "STREAM-02", "STREAM-03"
+)
 def test_whatever_happens_in_a_turn_no_row_of_the_matrix_of_broken_streams_is_written() -> None:
     """Q05, Q07, Q09, Q11, Q16, Q19 to Q23 and Q25 of the conventions page, for 200 drawn turns."""
     for seed in range(200):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -14,7 +15,7 @@ from simulation import SimulatedLoop
 from unit.api.asgi_doubles import Connection
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Coroutine, MutableMapping
 
 T = TypeVar("T")
 
@@ -52,7 +53,9 @@ def test_the_head_leaves_with_the_first_frames_and_each_write_is_one_message() -
     assert bodies == [(b"data: 1\n\ndata: 2\n\n", True), (b"data: 3\n\n", True), (b"data: [DONE]\n\n", False)]
 
 
-@pytest.mark.parametrize(("first_event_s", "silence_s", "comments"), [(10, 9, 0), (10, 12, 1), (10, 40, 3), (1, 1.5, 1)])
+@pytest.mark.parametrize(
+    ("first_event_s", "silence_s", "comments"), [(10, 9, 0), (10, 12, 1), (10, 40, 3), (1, 1.5, 1)]
+)
 def test_before_the_first_event_only_the_first_wait_counts(
     first_event_s: float, silence_s: float, comments: int
 ) -> None:
@@ -76,7 +79,7 @@ def test_comments_come_in_silence_and_never_later_than_a_second_after_their_time
         connection = Connection()
         send = connection.send
 
-        async def timed(message: Any) -> None:
+        async def timed(message: MutableMapping[str, Any]) -> None:
             await send(message)
             times.append(loop.time())
 
@@ -89,7 +92,7 @@ def test_comments_come_in_silence_and_never_later_than_a_second_after_their_time
 
     times = play(scene())
     assert len(times) >= 8
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in pairwise(times)]
     assert all(ping_s <= gap <= ping_s + 1.001 for gap in gaps)
 
 

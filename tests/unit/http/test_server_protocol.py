@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from convene.http.base import DIRECT
 from unit.http.server_doubles import (
     Line,
     echo,
@@ -61,6 +62,7 @@ async def test_the_scope_is_what_asgi_asks_for() -> None:
     await line.feed(request("GET", "/c"))
     await line.end()
     first, second = seen
+    assert set(first.pop("extensions")) == {DIRECT}
     assert first == {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},

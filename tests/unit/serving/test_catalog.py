@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -11,6 +11,12 @@ from convene.providers.base import Capabilities
 from convene.providers.scripted import ScriptedEmbeddings
 from convene.serving.base import ModelCard, Principal
 from convene.serving.catalog import Catalog, Deployment
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from convene.events import Event
+    from convene.providers.base import Generation
 
 ANYBODY = Principal(key_id="k", owner="o")
 
@@ -23,10 +29,14 @@ class Model:
         self.upstream = "up"
         self._reason = reason
 
+    @property
+    def whole(self) -> None:
+        return None
+
     def ready(self) -> str | None:
         return self._reason
 
-    def generate(self, generation: object) -> Any:
+    def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         raise AssertionError(f"a catalog generates nothing: {generation}")
 
 
@@ -52,7 +62,9 @@ CATALOG = Catalog(
 
 
 @pytest.mark.req("MODEL-02", "OAI-62")
-@pytest.mark.parametrize(("name", "model"), [("big", BIG), ("old", BIG), ("small", SMALL), ("tiny", SMALL), ("shared", BIG)])
+@pytest.mark.parametrize(
+    ("name", "model"), [("big", BIG), ("old", BIG), ("small", SMALL), ("tiny", SMALL), ("shared", BIG)]
+)
 def test_a_name_wins_over_an_alias_and_an_earlier_alias_over_a_later(name: str, model: Model) -> None:
     found = CATALOG.chat(name, ANYBODY)
     assert found[1] is model

@@ -27,9 +27,11 @@ from convene.usage import Usage
 from fakes import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from convene.events import Event
+
+    Whole = Callable[[Generation], Awaitable[Sequence[Event]]]
 
 WHO = Principal(key_id="k", owner="o")
 EVENTS: tuple[Event, ...] = (
@@ -54,6 +56,10 @@ class Told:
     def ready(self) -> str | None:
         return None
 
+    @property
+    def whole(self) -> Whole | None:
+        return None
+
     async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         self.asked.append(generation)
         try:
@@ -65,6 +71,20 @@ class Told:
         finally:
             self.closed += 1
             await asyncio.sleep(0)
+
+
+class AtOnce(Told):
+    """The same model with the short way to a whole answer; the long way is barred."""
+
+    @property
+    def whole(self) -> Whole | None:
+        return self._gather
+
+    async def _gather(self, generation: Generation) -> list[Event]:
+        return [event async for event in Told.generate(self, generation)]
+
+    def generate(self, generation: Generation) -> AsyncGenerator[Event]:
+        raise AssertionError(f"a whole answer is asked for at once: {generation}")
 
 
 class Books:
@@ -116,7 +136,11 @@ async def test_a_turn_passes_every_event_on_and_settles_once_with_the_reported_u
 async def test_usage_of_several_generations_adds_up_and_the_last_upstream_counts() -> None:
     books = Books()
     model = Told(
-        Began("one", "m"), UsageReported(Usage(1, 2, 1)), Began("two", "m"), Finished("stop"), UsageReported(Usage(3, 4))
+        Began("one", "m"),
+        UsageReported(Usage(1, 2, 1)),
+        Began("two", "m"),
+        Finished("stop"),
+        UsageReported(Usage(3, 4)),
     )
     await drain(start(model, books))
     assert books.settled[0].usage == Usage(4, 6, 1)
@@ -168,6 +192,28 @@ async def test_a_turn_that_is_not_admitted_asks_no_model_and_settles_nothing() -
     assert (model.asked, books.settled) == ([], [])
 
 
+@pytest.mark.parametrize("kind", [Told, AtOnce])
+async def test_a_whole_answer_is_the_fold_of_the_events_and_settles_once(kind: type[Told]) -> None:
+    model, books = kind(*EVENTS), Books()
+    gathered = await start(model, books).answer()
+    assert gathered.usage == Usage(5, 7)
+    assert "".join(gathered.choices[0].text) == "twelve bytes"
+    assert [(call.id, call.arguments) for call in gathered.choices[0].tool_calls] == [("c", "{}")]
+    (outcome,) = books.settled
+    assert (outcome.usage, outcome.finish, outcome.upstream) == (Usage(5, 7), "tool_calls", "up")
+    assert model.closed == len(model.asked) == 1
+
+
+@pytest.mark.parametrize("kind", [Told, AtOnce])
+async def test_a_whole_answer_that_fails_settles_once_with_the_faults_name(kind: type[Told]) -> None:
+    for fault in (Malformed("broke off"), ZeroDivisionError()):
+        books = Books()
+        with pytest.raises(type(fault)):
+            await start(kind(TextDelta("abc"), fault), books).answer()
+        (outcome,) = books.settled
+        assert outcome.finish == ("upstream_malformed" if isinstance(fault, Malformed) else "")
+
+
 @pytest.mark.parametrize("after", range(len(EVENTS)))
 @pytest.mark.req("OAI-35")
 async def test_a_reader_that_stops_anywhere_closes_the_model_and_settles_once(after: int) -> None:
@@ -182,10 +228,12 @@ async def test_a_reader_that_stops_anywhere_closes_the_model_and_settles_once(af
     assert outcome.usage.estimated == (after < len(EVENTS) - 1)
 
 
-async def test_a_cancellation_at_every_await_settles_exactly_what_was_reserved() -> None:
+@pytest.mark.parametrize("way", ["stream", "whole", "at once"])
+async def test_a_cancellation_at_every_await_settles_exactly_what_was_reserved(way: str) -> None:
     for turns_of_loop in range(40):
-        model, books = Told(*EVENTS), Books()
-        task = asyncio.create_task(drain(start(model, books)))
+        model, books = (AtOnce if way == "at once" else Told)(*EVENTS), Books()
+        turn = start(model, books)
+        task: asyncio.Task[object] = asyncio.create_task(drain(turn) if way == "stream" else turn.answer())
         for _ in range(turns_of_loop):
             await asyncio.sleep(0)
         task.cancel()

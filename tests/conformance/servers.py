@@ -1,0 +1,123 @@
+"""The servers under test: real processes, `python -m convene serve`, each with a data folder of its own.
+
+`scripted` and `open` (the same without keys) answer at once and always the same, `embedded` is the default
+configuration with its real model. Called by `run.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from conformance.environments import HERE, OUT, Absent, clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+SCRIPTED: Final = f"""\
+[engine]
+enabled = false
+[scripted]
+enabled = true
+file = {json.dumps(str(HERE / "script.toml"))}
+[models.asi1]
+upstream = "scripted"
+model = "scripted-tools"
+aliases = ["gpt-6-astra"]
+[models.text-embedding-3-small]
+upstream = "scripted"
+embeddings = true
+"""
+CONFIGURATIONS: Final[Mapping[str, str]] = {
+    "scripted": SCRIPTED,
+    "open": f'auth = "none"\n{SCRIPTED}',
+    "embedded": "",
+}
+EMBEDDERS: Final[Mapping[str, str]] = {"embedded": "all-minilm-l6-v2"}
+"""The embedding model of a server, where it is not the alias that the scripted ones have."""
+START_S: Final = 60.0
+READY_S: Final = 900.0
+"""The first start of the embedded server fetches its weights."""
+END_S: Final = 45.0
+"""More than the grace that a server gives to running answers."""
+LOOK_S: Final = 0.2
+
+_GREETING = re.compile(r"curl (http://\S+)/v1/chat/completions -H 'Authorization: Bearer (\S+)'")
+
+
+class Server(NamedTuple):
+    """A running server: its name, its root URL, a key, and an embedding model."""
+
+    name: str
+    root: str
+    key: str
+    embedder: str
+
+    @property
+    def base(self) -> str:
+        """The base URL of clients."""
+        return f"{self.root}/v1"
+
+
+@contextlib.contextmanager
+def serve(name: str, *, keep: bool) -> Iterator[Server]:
+    """Run one of `CONFIGURATIONS` on a free port until the block ends; with `keep` its folder stays.
+
+    Raises:
+        Absent: it does not come up; the text holds the end of its log.
+    """
+    OUT.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"server-{name}-", dir=OUT))
+    head = f"port = 0\naccess_log = false\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
+    (folder / "convene.toml").write_text(head + CONFIGURATIONS[name], "utf-8")
+    with (folder / "out.txt").open("wb") as out, (folder / "log.txt").open("wb") as log:
+        process = subprocess.Popen(  # noqa: S603 - this interpreter, our own program
+            [sys.executable, "-m", "convene", "serve"], cwd=folder, env=clean_environment(), stdout=out, stderr=log
+        )
+    try:
+        server = _wait(name, process, folder)
+        yield server
+    finally:
+        process.terminate()
+        try:
+            process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(name: str, process: subprocess.Popen[bytes], folder: Path) -> Server:
+    """Return the server once every model of it is ready."""
+    greeting = None
+    began = time.monotonic()
+    while time.monotonic() - began < (READY_S if greeting else START_S):
+        if process.poll() is not None:
+            break
+        if greeting is None:
+            greeting = _GREETING.search((folder / "out.txt").read_text("utf-8"))
+        elif _is_ready(greeting[1]):
+            return Server(name, greeting[1], greeting[2], EMBEDDERS.get(name, "text-embedding-3-small"))
+        time.sleep(LOOK_S)
+    end = (folder / "log.txt").read_text("utf-8", "replace").splitlines()[-5:]
+    raise Absent(f"the server {name!r} did not come up: {' | '.join(end)}")
+
+
+def _is_ready(root: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{root}/readyz?verbose", timeout=10) as answer:  # noqa: S310 - our own server
+            models = json.load(answer)["models"]
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+    return all(state == "ready" for state in models.values())

@@ -1,0 +1,87 @@
+"""One request in the hands of an endpoint: bodies in pieces, packed bodies, caps."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+
+import pytest
+
+from convene.api.call import ClientLeftError
+from convene.api.problems import UnsupportedMedia
+from convene.errors import BadRequest, TooLarge
+from unit.api.asgi_doubles import Connection
+
+
+@pytest.mark.parametrize("pieces", [(b"abc",), (b"a", b"b", b"c"), (b"", b"abc", b""), (b"abc", b"")])
+async def test_a_body_in_pieces_is_whole(pieces: tuple[bytes, ...]) -> None:
+    assert await Connection(*pieces).call().body() == b"abc"
+
+
+@pytest.mark.req("OAI-29")
+@pytest.mark.parametrize("pieces", [(b"x" * 11,), (b"x" * 6, b"x" * 5), (b"x" * 11, b""), (b"x",) * 11])
+async def test_a_body_over_the_cap_is_refused_with_the_limit(pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(TooLarge, match="larger than 10 bytes"):
+        await Connection(*pieces).call(10).body()
+    assert await Connection(b"x" * 10).call(10).body() == b"x" * 10
+
+
+async def test_an_endless_body_is_read_no_further_than_the_cap() -> None:
+    connection = Connection(*[b"x" * 6] * 1000)
+    with pytest.raises(TooLarge):
+        await connection.call(10).body()
+    assert connection.received == 2
+
+
+@pytest.mark.parametrize("pieces", [(b"a",), (b"a", b"b")])
+async def test_a_client_that_leaves_in_mid_body_is_told_apart(pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(ClientLeftError):
+        await Connection(*pieces, leaves=True).call().body()
+
+
+@pytest.mark.req("OAI-28")
+@pytest.mark.parametrize("encoding", ["gzip", " GZIP ", "deflate", "identity", ""])
+async def test_packed_bodies_are_unpacked(encoding: str) -> None:
+    packed = {"gzip": gzip.compress(b"plain"), "deflate": zlib.compress(b"plain")}
+    body = packed.get(encoding.strip().lower(), b"plain")
+    connection = Connection(body, headers=[(b"content-encoding", encoding.encode())])
+    assert await connection.call().body() == b"plain"
+
+
+@pytest.mark.req("OAI-29")
+async def test_a_bomb_is_unpacked_no_further_than_the_cap() -> None:
+    bomb = gzip.compress(b"\0" * 1_000_000)
+    with pytest.raises(TooLarge):
+        await Connection(bomb, headers=[(b"content-encoding", b"gzip")]).call(2000).body()
+    exact = gzip.compress(b"x" * 2000)
+    assert await Connection(exact, headers=[(b"content-encoding", b"gzip")]).call(2000).body() == b"x" * 2000
+
+
+@pytest.mark.parametrize("body", [b"", b"plain", gzip.compress(b"x")[:-1], gzip.compress(b"x") * 2])
+async def test_what_is_not_one_whole_packed_stream_is_refused(body: bytes) -> None:
+    with pytest.raises(BadRequest) as caught:
+        await Connection(body, headers=[(b"content-encoding", b"gzip")]).call().body()
+    assert caught.value.code == "invalid_encoding"
+
+
+async def test_other_encodings_are_not_read() -> None:
+    with pytest.raises(UnsupportedMedia, match="'br'"):
+        await Connection(b"x", headers=[(b"content-encoding", b"br")]).call().body()
+
+
+async def test_an_answer_has_its_length_its_type_and_the_common_headers() -> None:
+    connection = Connection()
+    call = connection.call()
+    await call.reply(201, b"{}", headers=[(b"x-more", b"1")])
+    assert (connection.status, connection.body, call.status) == (201, b"{}", 201)
+    assert connection.headers == {
+        b"content-type": b"application/json",
+        b"content-length": b"2",
+        b"x-request-id": b"req_1",
+        b"x-more": b"1",
+    }
+
+
+def test_headers_are_found_by_lower_case_name() -> None:
+    call = Connection(headers=[(b"a", b"1"), (b"b", b"\xe9")]).call()
+    assert (call.header(b"a"), call.header(b"b"), call.header(b"c")) == ("1", "é", None)

@@ -1,0 +1,149 @@
+"""A gathered turn as a whole reply: every optional part, and the rules on what is null, empty or absent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from convene.api.chat_reply import reply_bytes
+from convene.api.chat_request import read_chat
+from convene.events import (
+    Began,
+    CallDelta,
+    Cited,
+    Event,
+    Finished,
+    Noticed,
+    ReasoningDelta,
+    RefusalDelta,
+    StepChanged,
+    TextDelta,
+    ToolRan,
+    UsageReported,
+    fold,
+)
+from convene.serving.base import Outcome
+from convene.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from convene.events import Fold
+
+
+class Turn:
+    """What a reply needs to know of its turn."""
+
+    id = "chatcmpl-1"
+    created = 5
+    model = "asked"
+    outcome = Outcome()
+
+    def events(self) -> AsyncGenerator[Event]:
+        raise AssertionError("a reply is made of what was gathered")
+
+    async def answer(self) -> Fold:
+        raise AssertionError("a reply is made of what was gathered")
+
+
+def reply(*events: Event, **fields: object) -> dict[str, Any]:
+    """Return the parsed reply of a turn."""
+    body = {"model": "asked", "messages": [{"role": "user", "content": "x"}]} | fields
+    call = read_chat(msgspec.json.encode(body), None)
+    return msgspec.json.decode(reply_bytes(fold(events), Turn(), call, "req_1"), type=dict[str, Any])
+
+
+@pytest.mark.req("COMPAT-01", "CHAT-48", "CHAT-49", "OAI-40")
+def test_a_turn_without_any_event_is_still_a_whole_reply() -> None:
+    found = reply()
+    (choice,) = found["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "", "refusal": None}
+    assert found["usage"]["total_tokens"] == 0
+    assert found["metadata"] == {"request_id": "req_1", "model": "asked"}
+    assert "system_fingerprint" not in found
+
+
+@pytest.mark.req("TOOLS-04", "TOOLS-05", "CHAT-48", "COMPAT-02")
+@pytest.mark.parametrize(("text", "content"), [("", None), ("I look.", "I look.")])
+def test_text_and_calls_stand_together_and_content_is_null_only_beside_calls(text: str, content: str | None) -> None:
+    (choice,) = reply(
+        TextDelta(text), CallDelta(0, '{"a"', "c1", "f"), CallDelta(1, "{}", "c2", "g"), CallDelta(0, ":1}"),
+        Finished("tool_calls"),
+    )["choices"]  # fmt: skip
+    assert choice["finish_reason"] == "tool_calls"
+    assert choice["message"]["content"] == content
+    assert choice["message"]["tool_calls"] == [
+        {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}},
+        {"id": "c2", "type": "function", "function": {"name": "g", "arguments": "{}"}},
+    ]
+
+
+@pytest.mark.req("OAI-43")
+def test_a_refusal_fills_its_own_field() -> None:
+    (choice,) = reply(RefusalDelta("I "), RefusalDelta("won't."), Finished("content_filter"))["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "", "refusal": "I won't."}
+    assert choice["finish_reason"] == "content_filter"
+
+
+@pytest.mark.req("OAI-46", "CHAT-40")
+def test_reasoning_of_each_choice_stands_twice_in_it_and_once_in_thought() -> None:
+    found = reply(ReasoningDelta("a"), ReasoningDelta("b", 1), ReasoningDelta("c"), TextDelta("x"), TextDelta("y", 1))
+    assert found["thought"] == ["ac", "b"]
+    for index, text in enumerate(found["thought"]):
+        message = found["choices"][index]["message"]
+        assert message["reasoning"] == message["reasoning_content"] == text
+
+
+def test_citations_steps_and_tools_that_ran_have_their_places() -> None:
+    found = reply(
+        StepChanged(id="s", kind="tool", name="search", status="running"),
+        StepChanged(id="s", kind="tool", name="search", status="done", usage={"tokens": 1}),
+        ToolRan(id="t", tool_name="search", result=[1]),
+        Cited("http://a.test", "A", 0, 3),
+        Noticed("code", "words"),
+        TextDelta("abc"),
+    )
+    (step,) = found["intermediate_steps"]
+    assert (step["status"], step["usage"]) == ("done", {"tokens": 1})
+    assert "detail" not in step
+    assert found["executable_data"] == [
+        {"id": "t", "type": "tool_call", "tool_name": "search", "args": {}, "result": [1], "status": "done"}
+    ]
+    (annotation,) = found["choices"][0]["message"]["annotations"]
+    assert annotation["url_citation"] == {"url": "http://a.test", "title": "A", "start_index": 0, "end_index": 3}
+    assert found["metadata"]["notices"] == [{"code": "code", "message": "words"}]
+
+
+@pytest.mark.req("OAI-42", "CHAT-37")
+def test_usage_adds_up_and_an_estimate_is_owned_to() -> None:
+    found = reply(UsageReported(Usage(5, 7, 2, 3)), UsageReported(Usage(1, 1, estimated=True)))
+    assert found["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 8,
+        "total_tokens": 14,
+        "prompt_tokens_details": {"cached_tokens": 3},
+        "completion_tokens_details": {"reasoning_tokens": 2},
+    }
+    assert [notice["code"] for notice in found["metadata"]["notices"]] == ["usage_estimated"]
+
+
+@pytest.mark.req("OAI-20", "OAI-23")
+def test_fingerprint_and_tier_come_when_there_is_one_or_one_was_asked_for() -> None:
+    assert reply(Began("up", "m", "fp_host"))["system_fingerprint"] == "fp_host"
+    seeded = reply(Began("up", "m"), seed=1)
+    assert seeded["system_fingerprint"].startswith("fp_")
+    assert "system_fingerprint" not in reply(Began("up", "m"))
+    assert seeded["metadata"]["upstream"] == "up"
+    assert reply(service_tier="flex")["service_tier"] == "default"
+
+
+@pytest.mark.req("OAI-19")
+def test_choices_come_in_the_order_of_their_index() -> None:
+    found = reply(TextDelta("c", 2), TextDelta("a", 0), TextDelta("b", 1))
+    assert [(choice["index"], choice["message"]["content"]) for choice in found["choices"]] == [
+        (0, "a"),
+        (1, "b"),
+        (2, "c"),
+    ]

@@ -1,0 +1,237 @@
+"""The front door alone: what happens when endpoints fail, clients leave and the lifespan breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from convene.api.access import AccessLog
+from convene.api.cors import Cors
+from convene.api.front import Front, Lifespan
+from convene.api.routes import Route, Router
+from convene.errors import ConveneError, Malformed, RateLimited, Unauthorized
+from convene.serving.base import Principal
+from fakes import FakeClock
+from unit.api.asgi_doubles import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+
+    from convene.api.call import Call
+
+WHO = Principal(key_id="key_1", owner="o")
+
+
+class Gate:
+    """Knows one key without a look-up, and one with."""
+
+    def __init__(self) -> None:
+        self.looked_up = 0
+
+    def admit(self, authorization: str | None) -> Principal | None:
+        if authorization is None:
+            raise Unauthorized("No key.")
+        return WHO if authorization == "Bearer known" else None
+
+    async def look_up(self, authorization: str | None) -> Principal:
+        self.looked_up += 1
+        if authorization == "Bearer stored":
+            return WHO
+        raise Unauthorized("Wrong key.")
+
+
+async def nothing() -> None:
+    """Start or stop nothing."""
+
+
+def front(endpoint: Callable[[Call], Awaitable[None]], lines: list[bytes], **fields: object) -> Front:
+    """Return a front with one endpoint at POST /v1/x and an open one at GET /open."""
+    clock = FakeClock()
+    routes = (
+        Route(method="POST", path="/v1/x", endpoint=endpoint, summary="x"),
+        Route(method="GET", path="/open", endpoint=endpoint, summary="open", open=True),
+    )
+    given: dict[str, Any] = {
+        "router": Router(routes),
+        "gatekeeper": Gate(),
+        "clock": clock,
+        "lifespan": Lifespan(nothing, nothing),
+        "cors": Cors(()),
+        "access": AccessLog(lines.append, clock.now),
+        "body_bytes_max": 1000,
+    }
+    return Front(**(given | fields))
+
+
+def asked(headers: Sequence[tuple[bytes, bytes]] = ((b"authorization", b"Bearer known"),)) -> Connection:
+    """Return a connection with a request for POST /v1/x that has a key."""
+    return Connection(path="/v1/x", headers=headers)
+
+
+async def ask(app: Front, connection: Connection) -> None:
+    """Run one request."""
+    await app(connection.scope, connection.receive, connection.send)
+
+
+def logged(app: Front, lines: list[bytes]) -> list[dict[str, Any]]:
+    """Return the access log's lines."""
+    assert app._access is not None
+    app._access.flush()
+    return [msgspec.json.decode(line) for line in b"".join(lines).splitlines()]
+
+
+async def answer(call: Call) -> None:
+    """Answer with what the body was."""
+    await call.reply(200, await call.body())
+
+
+async def test_a_key_known_by_heart_costs_no_look_up_and_another_does() -> None:
+    gate = Gate()
+    app = front(answer, [], gatekeeper=gate)
+    await ask(app, asked())
+    assert gate.looked_up == 0
+    connection = asked(headers=[(b"authorization", b"Bearer stored")])
+    await ask(app, connection)
+    assert (connection.status, gate.looked_up) == (200, 1)
+
+
+@pytest.mark.req("ERR-04", "OPS-01")
+async def test_a_refused_key_reads_no_byte_and_an_open_route_asks_for_none() -> None:
+    for headers in ([], [(b"authorization", b"Bearer wrong")], [(b"authorization", b"\xff")]):
+        connection = asked(headers=headers)
+        await ask(front(answer, []), connection)
+        assert (connection.status, connection.received) == (401, 0)
+    opened = Connection(method="GET", path="/open")
+    await ask(front(answer, []), opened)
+    assert opened.status == 200
+
+
+async def test_an_open_endpoint_that_asks_who_calls_is_a_bug_that_shows() -> None:
+    async def curious(call: Call) -> None:
+        await call.reply(200, call.caller.key_id.encode())
+
+    connection = Connection(method="GET", path="/open")
+    await ask(front(curious, []), connection)
+    assert connection.status == 500
+
+
+@pytest.mark.req("OSDK-05", "OSDK-07")
+async def test_an_error_has_the_id_and_says_when_to_come_back() -> None:
+    async def refuse(call: Call) -> None:
+        del call
+        raise RateLimited("Slow down.", retry_after_s=1.2)
+
+    lines: list[bytes] = []
+    app = front(refuse, lines)
+    connection = asked()
+    await ask(app, connection)
+    assert connection.status == 429
+    assert connection.headers[b"retry-after"] == b"2"
+    assert connection.headers[b"retry-after-ms"] == b"1200"
+    (line,) = logged(app, lines)
+    assert connection.headers[b"x-request-id"].decode() == line["request_id"]
+    assert (line["status"], line["key"]) == (429, "key_1")
+
+
+async def test_a_client_that_leaves_before_its_body_is_whole_gets_no_answer_and_a_line() -> None:
+    lines: list[bytes] = []
+    app = front(answer, lines)
+    connection = Connection(b"part", b"rest", path="/v1/x", headers=[(b"authorization", b"Bearer known")], leaves=True)
+    await ask(app, connection)
+    assert connection.sent == []
+    assert [line["status"] for line in logged(app, lines)] == [499]
+
+
+@pytest.mark.parametrize("fault", [None, ConveneError("x"), RuntimeError("x")])
+async def test_a_client_that_leaves_before_the_answer_is_no_fault_of_the_application(fault: Exception | None) -> None:
+    async def endpoint(call: Call) -> None:
+        if fault is not None:
+            raise fault
+        await call.reply(200, b"{}")
+
+    lines: list[bytes] = []
+    app = front(endpoint, lines)
+    connection = asked()
+    connection.gone = True
+    await ask(app, connection)
+    assert [line["status"] for line in logged(app, lines)] == [499]
+
+
+@pytest.mark.req("SSE-16")
+async def test_a_fault_after_the_head_reaches_the_server_which_breaks_the_connection() -> None:
+    async def half(call: Call) -> None:
+        call.status = 200
+        await call.emit({"type": "http.response.start", "status": 200, "headers": []})
+        raise Malformed("too late")
+
+    connection = asked()
+    with pytest.raises(Malformed):
+        await ask(front(half, []), connection)
+    assert [message["type"] for message in connection.sent] == ["http.response.start"]
+
+
+async def test_a_cancellation_passes_through_and_is_logged() -> None:
+    started = asyncio.Event()
+
+    async def wait(call: Call) -> None:
+        del call
+        started.set()
+        await asyncio.Event().wait()
+
+    lines: list[bytes] = []
+    app = front(wait, lines)
+    task = asyncio.create_task(ask(app, asked()))
+    await started.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert [line["status"] for line in logged(app, lines)] == [499]
+
+
+async def test_other_protocols_are_left_alone() -> None:
+    connection = Connection()
+    connection.scope["type"] = "websocket"
+    await ask(front(answer, []), connection)
+    assert connection.sent == []
+
+
+@pytest.mark.req("ERR-03", "ERR-09")
+async def test_a_fault_of_our_own_tells_the_client_only_its_id(caplog: pytest.LogCaptureFixture) -> None:
+    async def broken(call: Call) -> None:
+        raise KeyError(call.request_id, "hunter2")
+
+    connection = asked()
+    await ask(front(broken, []), connection)
+    assert connection.status == 500
+    assert b"hunter2" not in connection.body
+    assert connection.headers[b"x-request-id"] in connection.body
+    assert [record.exc_info is not None for record in caplog.records] == [True]
+
+
+async def test_the_lifespan_starts_and_stops_in_order_and_says_why_it_cannot() -> None:
+    done: list[str] = []
+
+    async def start() -> None:
+        done.append("start")
+
+    async def stop() -> None:
+        done.append("stop")
+
+    async def fail() -> None:
+        raise OSError("the store is locked")
+
+    sent: list[Any] = []
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message["type"] if "message" not in message else message["message"])
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "whatever comes"}
+
+    await Lifespan(start, stop).run(receive, send)
+    await Lifespan(fail, stop).run(receive, send)
+    assert done == ["start", "stop"]
+    assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "the store is locked"]
