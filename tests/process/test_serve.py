@@ -1,0 +1,207 @@
+"""The real program, as `make serve` runs it: what it prints, what it answers, how it survives kills and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WAIT_S = 180.0
+SERVE = [sys.executable, "-m", "convene", "serve"]
+SCRIPTED = "[engine]\nenabled = false\n[scripted]\nenabled = true\n"
+
+
+class Program:
+    """A running `convene serve`; the log is a file, so that nothing blocks on a full pipe."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self.log = log
+        self.port = int(self.wait_for(r"listens on http://127\.0\.0\.1:(\d+)"))
+        self.key = self.wait_for(r"Authorization: Bearer (convene_\w+)")
+
+    def wait_for(self, pattern: str) -> str:
+        """Return the first group of `pattern` once it is in the log."""
+        until = time.monotonic() + WAIT_S
+        while time.monotonic() < until:
+            found = re.search(pattern, self.log.read_text())
+            if found:
+                return found[1] if found.groups() else found[0]
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.02)
+        raise AssertionError(f"{pattern} never came: {self.log.read_text()}")
+
+    def wait_ready(self) -> None:
+        """Wait until `/readyz` says 200."""
+        until = time.monotonic() + WAIT_S
+        while self.get("/readyz")[0] != 200:
+            assert time.monotonic() < until, self.log.read_text()
+            time.sleep(0.05)
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """Ask without a key."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    @contextlib.contextmanager
+    def chat(self, **fields: object) -> Iterator[http.client.HTTPResponse]:
+        """Open a chat completion."""
+        body = {"model": "asi1", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 24} | fields
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+        with contextlib.closing(connection):
+            headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
+            yield connection.getresponse()
+
+    def children(self) -> list[int]:
+        """Return the process ids of the engine's children."""
+        table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607
+        pairs = (line.split() for line in table.stdout.splitlines())
+        return [int(pid) for pid, parent in pairs if parent == str(self.process.pid)]
+
+
+@contextlib.contextmanager
+def program(folder: Path, config: str) -> Iterator[Program]:
+    """Run `convene serve` until the end of the block, then make sure that it ends in order."""
+    file, log = folder / "convene.toml", folder / "log"
+    file.write_text(config)
+    environ = dict(os.environ) | {"CONVENE_CONFIG": str(file), "CONVENE_DATA_DIR": str(folder / "data"), "PORT": "0"}
+    with log.open("wb") as output:
+        process = subprocess.Popen(SERVE, stdout=output, stderr=output, env=environ, cwd=folder)  # noqa: S603 - ours
+    try:
+        yield Program(process, log)
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
+
+
+def frames(text: str) -> list[Any]:
+    """Return the data frames of a stream."""
+    return [block[6:] for block in text.split("\n\n") if block.startswith("data: ")]
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The program with the real embedded model."""
+    with program(tmp_path_factory.mktemp("embedded"), "") as running:
+        running.wait_ready()
+        running.wait_for("smollm2-135m: ready")
+        yield running
+
+
+@pytest.mark.req("API-01", "CHAT-34", "OPS-02")
+def test_a_real_model_answers_on_a_fresh_data_folder(embedded: Program) -> None:
+    with embedded.chat() as answer:
+        reply = json.loads(answer.read())
+    assert answer.status == 200
+    assert reply["choices"][0]["message"]["content"].strip()
+    assert reply["usage"]["total_tokens"] == reply["usage"]["prompt_tokens"] + reply["usage"]["completion_tokens"]
+    assert reply["metadata"]["upstream"] == "embedded"
+
+
+def test_the_key_is_made_once_and_the_default_model_is_honest(embedded: Program) -> None:
+    text = embedded.log.read_text()
+    assert text.count("Authorization: Bearer convene_") == 1
+    assert "smoke-test model" in text
+
+
+def test_an_engine_that_is_killed_in_mid_stream_ends_it_with_an_error_and_comes_back(embedded: Program) -> None:
+    with embedded.chat(stream=True, max_tokens=1500, messages=[{"role": "user", "content": "Tell a story."}]) as answer:
+        beginning = answer.readline() + answer.readline() + answer.readline()
+        for child in embedded.children():
+            os.kill(child, signal.SIGKILL)
+        text = (beginning + answer.read()).decode()
+    *_, error, done = frames(text)
+    assert json.loads(error)["error"]["code"] == "model_unavailable"
+    assert json.loads(error)["choices"] == []
+    assert done == "[DONE]"
+    until = time.monotonic() + WAIT_S
+    while True:
+        with embedded.chat() as again:
+            if again.status == 200:
+                break
+            assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+@pytest.mark.req("OPS-03")
+def test_sigterm_lets_streams_finish_refuses_new_requests_and_exits_with_0(tmp_path: Path) -> None:
+    with program(tmp_path, SCRIPTED) as running:
+        words = " ".join(["word"] * 60)
+        asked = {"model": "scripted-slow", "messages": [{"role": "user", "content": words}], "max_tokens": 1000}
+        with running.chat(**asked, stream=True) as answer:
+            beginning = answer.readline()
+            running.process.send_signal(signal.SIGTERM)
+            until = time.monotonic() + WAIT_S
+            while True:
+                with running.chat(model="scripted-echo") as refused:
+                    body = json.loads(refused.read())
+                if refused.status == 503:
+                    break
+                assert time.monotonic() < until
+            assert body["error"]["type"] == "server_error"
+            text = (beginning + answer.read()).decode()
+        assert text.count('"content":') >= 60
+        assert '"finish_reason":"stop"' in text
+        assert frames(text)[-1] == "[DONE]"
+
+
+@pytest.mark.req("OAI-35")
+def test_a_client_that_vanishes_ends_its_turn_and_the_books_say_so(tmp_path: Path) -> None:
+    with program(tmp_path, SCRIPTED) as running:
+        asked = {"model": "scripted-slow", "messages": [{"role": "user", "content": "word " * 2000}]}
+        with running.chat(**asked, stream=True, max_tokens=5000) as answer:
+            answer.readline()
+        line = json.loads(running.wait_for(r'(\{[^\n]*"path":"/v1/chat/completions"[^\n]*\})'))
+        assert line["model"] == "scripted-slow"
+        assert 0 < line["completion_tokens"] < 2000
+        assert "word word" not in running.log.read_text()
+
+
+def test_a_second_start_on_the_same_folder_prints_no_key(tmp_path: Path) -> None:
+    with program(tmp_path, SCRIPTED) as first:
+        key = first.key
+    environ = dict(os.environ) | {"CONVENE_CONFIG": str(tmp_path / "convene.toml"), "PORT": "0"}
+    environ["CONVENE_DATA_DIR"] = str(tmp_path / "data")
+    log = tmp_path / "second"
+    with log.open("wb") as output:
+        process = subprocess.Popen(SERVE, stdout=output, stderr=output, env=environ)  # noqa: S603 - ours
+    try:
+        until = time.monotonic() + WAIT_S
+        while "Authorization: Bearer" not in log.read_text():
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+    assert key not in log.read_text()
+    assert "convene_" not in log.read_text()
+
+
+def test_a_port_that_is_taken_is_said_with_the_way_out(tmp_path: Path) -> None:
+    with program(tmp_path, SCRIPTED) as running:
+        environ = dict(os.environ) | {"CONVENE_DATA_DIR": str(tmp_path / "other"), "PORT": str(running.port)}
+        environ["CONVENE_CONFIG"] = str(tmp_path / "convene.toml")
+        found = subprocess.run(SERVE, capture_output=True, text=True, env=environ, timeout=60, check=False)  # noqa: S603
+    assert found.returncode == 1
+    assert "--port" in found.stderr
+    assert "Traceback" not in found.stderr
