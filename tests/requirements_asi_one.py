@@ -208,14 +208,14 @@ TOOLS-12 proved `content` is free of raw markup such as `<tool_call>...</tool_ca
 [asi-one §10]
 STRUCT-01 proved For `response_format: {"type":"json_schema","json_schema":{"name":...,"strict":true,"schema":{...}}}`
     the `message.content` is JSON text that the schema accepts.
-STRUCT-02 2 A schema may nest objects and arrays and use `minItems`, `minimum`, `enum`, `anyOf` with null and
+STRUCT-02 proved A schema may nest objects and arrays and use `minItems`, `minimum`, `enum`, `anyOf` with null and
     `additionalProperties: false`.
 STRUCT-03 2 The docs advise strict schemas, `additionalProperties: false`, required and described properties, asking
     for JSON in the system prompt, and validating on one's own.
 STRUCT-04 2 LangChain's `with_structured_output` succeeds from Python and JavaScript, by strict `json_schema` or by
     function calling.
 STRUCT-05 proved `{"type":"json_object"}` is answered by JSON with no code fence around it.
-STRUCT-06 2 A cut-off is told by `finish_reason: "length"`; a schema keyword out of reach is a 400 with its name.
+STRUCT-06 proved A cut-off is told by `finish_reason: "length"`; a schema keyword out of reach is a 400 with its name.
 [asi-one §11]
 IMAGE-01 6 A text becomes a picture through the API.
 IMAGE-02 6 `prompt` is a required string; `size` is `1024x1024` and `model` `asi1-mini` unless given.

@@ -22,7 +22,7 @@ OAI-04 proved `stop`, `n`, `seed`, `logprobs`, `logit_bias` or another modality,
     effect or is a 400 `unsupported_parameter` that names it; null, `n: 1`, zero biases, cache and tier hints always
     pass.
 OAI-05 proved Of the two limits `max_completion_tokens` beats `max_tokens`; 0 and null are no limit.
-OAI-06 2 Asking for more tokens than the window has left is cut down, not refused.
+OAI-06 proved Asking for more tokens than the window has left is cut down, not refused.
 OAI-07 proved The roles are `system`, its equal `developer`, `user`, `assistant`, `tool` and old `function`.
 OAI-08 proved An assistant's `content` can be null, `""`, absent or a list, calls or no calls.
 OAI-09 proved User content may have `text`, `image_url`, `input_audio` and `file` parts, and a tool message may be a
@@ -193,7 +193,7 @@ ORESP-35 7 WebSocket may be spoken at that path, authorised by the upgrade: `{"t
 [openai-conventions §1.7]
 OPS-01 proved No key is needed for `/health`, `/livez` and `/readyz`, and no model is called.
 OPS-02 proved `/readyz` fails while a model loads and is 503 in shutdown; `?verbose` gives reasons.
-OPS-03 2 After SIGTERM new work is refused, streams are finished, and within 30 s it is over.
+OPS-03 proved After SIGTERM new work is refused, streams are finished, and within 30 s it is over.
 OPS-10 3 `GET /metrics` is Prometheus text: all names under `convene_`, base units, `_total`, `_seconds`, no label per
     user.
 OPS-11 3 There are requests_total{route,model,status}, requests_in_flight, queue_depth, time_to_first_token_seconds,

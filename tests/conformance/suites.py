@@ -123,24 +123,25 @@ def fuzz_openai(name: str, server: Server) -> Outcome:
         raise Skipped(DOCUMENT_HINT)
     python = ensure_python("schemathesis")
     document = sharpen_openai(read_document(Path(given), python), server)
-    return _fuzz(name, server, document, server.base, CHECKS_OF_OPENAI)
+    return _fuzz(name, server, document, CHECKS_OF_OPENAI)
 
 
 def fuzz_own(name: str, server: Server) -> Outcome:
     """Schemathesis on the server's own `/openapi.json`."""
     with urllib.request.urlopen(f"{server.root}/openapi.json", timeout=30) as answer:  # noqa: S310 - our own server
         document = sharpen_own(json.load(answer), server)
-    return _fuzz(name, server, document, server.root, CHECKS_OF_OURS)
+    return _fuzz(name, server, document, CHECKS_OF_OURS)
 
 
-def _fuzz(name: str, server: Server, document: dict[str, Any], url: str, checks: Sequence[str]) -> Outcome:
+def _fuzz(name: str, server: Server, document: dict[str, Any], checks: Sequence[str]) -> Outcome:
     python = ensure_python("schemathesis")
     folder = _folder(name)
     (folder / "openapi.json").write_text(json.dumps(document), "utf-8")
-    command = [str(python.parent / "schemathesis"), "run", "openapi.json", "--url", url]
+    command = [str(python.parent / "schemathesis"), "run", "openapi.json", "--url", server.root]
     command += ["-H", f"Authorization: Bearer {server.key}", "-n", "30", "--phases", "examples,coverage,fuzzing"]
     command += ["-c", ",".join(checks), "--continue-on-failure", "--suppress-health-check", "all", "--no-color"]
-    command += ["--max-time", str(FUZZ_S), "--seed", str(SEED), "--report", "junit", "--report-junit-path", "report.xml"]
+    command += ["--max-time", str(FUZZ_S), "--seed", str(SEED), "--report", "junit,har"]
+    command += ["--report-junit-path", "report.xml", "--report-har-path", "traffic.har"]
     output = _start(command, folder, server)
     return read_schemathesis(folder / "report.xml", output)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import zlib
 
 import pytest
@@ -55,6 +56,19 @@ async def test_a_bomb_is_unpacked_no_further_than_the_cap() -> None:
         await Connection(bomb, headers=[(b"content-encoding", b"gzip")]).call(2000).body()
     exact = gzip.compress(b"x" * 2000)
     assert await Connection(exact, headers=[(b"content-encoding", b"gzip")]).call(2000).body() == b"x" * 2000
+
+
+@pytest.mark.req("OAI-29")
+async def test_a_bomb_costs_no_more_memory_than_the_cap() -> None:
+    bomb = gzip.compress(b"\0" * 20_000_000)
+    call = Connection(bomb, headers=[(b"content-encoding", b"gzip")]).call(100_000)
+    tracemalloc.start()
+    try:
+        with pytest.raises(TooLarge):
+            await call.body()
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("body", [b"", b"plain", gzip.compress(b"x")[:-1], gzip.compress(b"x") * 2])
