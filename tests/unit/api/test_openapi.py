@@ -79,6 +79,10 @@ class Turn:
         raise AssertionError
         yield TextDelta("")
 
+    async def answer(self) -> Fold:
+        """Fail: nobody runs it."""
+        raise AssertionError
+
 
 async def nobody(call: Call) -> None:
     raise AssertionError(call.path)

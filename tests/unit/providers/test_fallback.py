@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 class Listed:
     """A `ChatModel` that gives a list of events; an error among them is raised."""
 
+    whole = None
+
     def __init__(self, upstream: str, *events: Event | ConveneError, reason: str | None = None) -> None:
         self.upstream = upstream
         self.capabilities = Capabilities()
