@@ -172,6 +172,8 @@ class Exchange:
                 _LOG.error("the application failed: %s", self.scope["path"], exc_info=fault)
             self._make_up(FAILED)
         finally:
+            # The scope holds this exchange as an extension: a cycle would leave each request to the collector.
+            self.scope.pop("extensions", None)
             self._edge.running.discard(self)
             if self._edge.draining:
                 self._edge.wake()

@@ -27,6 +27,7 @@ from convene.events import (
     Cited,
     Event,
     Finished,
+    Fold,
     Noticed,
     ReasoningDelta,
     RefusalDelta,
