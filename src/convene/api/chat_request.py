@@ -17,7 +17,7 @@ from convene.api.chat_input import as_chat
 from convene.api.chat_messages import read_messages
 from convene.api.chat_tools import is_forced, read_choice, read_tools
 from convene.api.json_body import read_object, read_shape
-from convene.api.shapes import ChatBody
+from convene.api.shapes import EFFORTS, ChatBody
 from convene.errors import BadRequest
 from convene.messages import ResponseFormat
 from convene.providers.base import HOST_FIELDS, Generation, Sampling
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 KNOWN = frozenset(ChatBody.__struct_fields__)
 OURS = KNOWN - HOST_FIELDS
 """Fields that are read here and go no further in the form they came in."""
-EFFORTS = frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"})
 
 
 class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +111,7 @@ def _read_sampling(wire: ChatBody) -> Sampling:
     effort = wire.reasoning_effort
     if effort is not None and effort not in EFFORTS:
         raise BadRequest(
-            f"Invalid 'reasoning_effort': use one of {', '.join(sorted(EFFORTS))}.", param="reasoning_effort"
+            f"Invalid 'reasoning_effort': use one of {', '.join(EFFORTS)}.", param="reasoning_effort"
         )
     stop = wire.stop
     bias = {token: value for token, value in wire.logit_bias.items() if value} if wire.logit_bias else None

@@ -17,6 +17,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=256)]
 ShortText = Annotated[str, Meta(max_length=4096)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ROLE_NAMES = ("system", "developer", "user", "assistant", "tool", "function")
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+FORMATS = ("text", "json_object", "json_schema")
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenLimit = Annotated[int, Meta(ge=0, le=100_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -99,7 +101,7 @@ class JsonSchemaFormat(msgspec.Struct):
 class WireResponseFormat(msgspec.Struct):
     """How the answer must be written (OAI-16)."""
 
-    type: Annotated[str, Meta(max_length=64)]
+    type: Annotated[str, Meta(max_length=64, extra_json_schema={"enum": list(FORMATS)})]
     json_schema: JsonSchemaFormat | None = None
 
 
@@ -137,7 +139,7 @@ class ChatBody(msgspec.Struct, kw_only=True):
     functions: Annotated[list[WireFunction], Meta(max_length=512)] | None = None
     function_call: str | dict[str, object] | None = None
     response_format: WireResponseFormat | None = None
-    reasoning_effort: Annotated[str, Meta(max_length=32)] | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=32, extra_json_schema={"enum": list(EFFORTS)})] | None = None
     verbosity: Annotated[str, Meta(max_length=32)] | None = None
     metadata: dict[str, object] | None = None
     store: bool | None = None

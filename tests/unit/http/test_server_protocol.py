@@ -53,7 +53,7 @@ async def test_the_scope_is_what_asgi_asks_for() -> None:
     seen: list[Scope] = []
 
     async def app(scope: Scope, _receive: Receive, send: Send) -> None:
-        seen.append(scope)
+        seen.append(dict(scope))
         await respond(send, b"")
 
     line = Line(app)
