@@ -110,9 +110,7 @@ def _read_sampling(wire: ChatBody) -> Sampling:
         raise BadRequest("'top_logprobs' needs 'logprobs': true.", param="top_logprobs")
     effort = wire.reasoning_effort
     if effort is not None and effort not in EFFORTS:
-        raise BadRequest(
-            f"Invalid 'reasoning_effort': use one of {', '.join(EFFORTS)}.", param="reasoning_effort"
-        )
+        raise BadRequest(f"Invalid 'reasoning_effort': use one of {', '.join(EFFORTS)}.", param="reasoning_effort")
     stop = wire.stop
     bias = {token: value for token, value in wire.logit_bias.items() if value} if wire.logit_bias else None
     return Sampling(

@@ -30,7 +30,7 @@ class Health:
         """Answer 200 once any model can serve, else 503; `?verbose` says why for each model."""
         models = self._catalog.readiness()
         draining = self._draining()
-        is_ready = not draining and any(reason is None for reason in models.values())
+        is_ready = not draining and self._catalog.serves()
         status = "shutting down" if draining else "ready" if is_ready else "loading"
         answer: dict[str, object] = {"status": status}
         if b"verbose" in call.scope.get("query_string", b""):

@@ -116,6 +116,10 @@ class Catalog(Protocol):
         """Return one by name or alias. Raises `NotFound` (`model_not_found`)."""
         ...
 
+    def serves(self) -> bool:
+        """Whether a configured model can serve now (a chat model, where there is one)."""
+        ...
+
     def readiness(self) -> dict[str, str | None]:
         """Return each deployed model's reason for not being ready, None when it is. Never calls a model (OPS-01)."""
         ...

@@ -70,6 +70,14 @@ class Catalog:
         """Return each deployment's reason for not being ready, None when it is."""
         return {name: deployment.ready() for name, deployment in self._by_id.items()}
 
+    def serves(self) -> bool:
+        """Whether a chat model can serve now, or, where there is none, any model: an embedding model alone would be
+        ready long before the weights of the chat model are here.
+        """
+        reasons = self.readiness()
+        chats = [reasons[name] for name, deployment in self._by_id.items() if deployment.chat is not None]
+        return any(reason is None for reason in chats or reasons.values())
+
     @staticmethod
     def _named(name: str, deployment: Deployment) -> ModelCard:
         card = deployment.card

@@ -120,3 +120,13 @@ def test_chat_and_embedding_models_are_kept_apart() -> None:
 @pytest.mark.req("OPS-02")
 def test_readiness_gives_each_deployment_its_reason() -> None:
     assert CATALOG.readiness() == {"big": None, "small": "loading", "vectors": None, "broken": "not deployed"}
+
+
+@pytest.mark.req("OPS-02")
+def test_a_ready_embedding_model_alone_does_not_make_a_chat_server_ready() -> None:
+    vectors = Deployment(card=card("vectors", kind="embedding"), embedding=ScriptedEmbeddings())
+    loading = Deployment(card=card("small"), chat=Model("loading"))
+    assert not Catalog([loading, vectors]).serves()
+    assert Catalog([loading, vectors, Deployment(card=card("big"), chat=Model())]).serves()
+    assert Catalog([vectors]).serves()
+    assert not Catalog([]).serves()
