@@ -1,14 +1,12 @@
-"""API descriptions made sharp for fuzzing: model names that exist, so that answers are looked at and not only refusals.
+"""API descriptions made sharp for fuzzing, so that answers are looked at and not only refusals.
 
-A fuzzer fills a free string with anything, and then nearly every answer is 404; and it asks for a stream so rarely that
-none comes about. So each document gets the streamed chat as an operation of its own, under the path without `/v1`,
-which the server has too (OAI-31). Nothing else is changed, apart from what is said at each function. Called by
-`suites.py`.
+A fuzzer fills a free string with anything: nearly every model name is then unknown, and a stream so rarely asked for
+that none comes about. So the documents get model names that exist, and each has a variant that holds the streamed chat
+alone. Nothing else is changed, apart from what is said at each function. Called by `suites.py`.
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any, Final
@@ -26,9 +24,18 @@ SERVED: Final = {
 }
 """What this server has of OpenAI's paths. Completions and models cannot be listed or deleted here."""
 CHAT: Final = "/v1/chat/completions"
-STREAMED: Final = "/chat/completions"
 CHAT_MODEL: Final = {"type": "string", "enum": ["asi1"]}
 ROLES: Final = ["system", "developer", "user", "assistant", "tool"]
+PLAIN_MESSAGES: Final = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "properties": {"role": {"enum": ["system", "user"]}, "content": {"type": "string"}},
+        "required": ["role", "content"],
+    },
+    "minItems": 1,
+    "maxItems": 3,
+}
 
 
 def read_document(path: Path, python: Path) -> dict[str, Any]:
@@ -50,9 +57,7 @@ def sharpen_openai(document: dict[str, Any], server: Server) -> dict[str, Any]:
     Its embeddings are arrays only, though its own `encoding_format` promises base64: a string is allowed too.
     """
     schemas = document["components"]["schemas"]
-    for part in schemas["CreateChatCompletionRequest"]["allOf"]:
-        if "model" in part.get("properties", {}):
-            part["properties"]["model"] = CHAT_MODEL
+    _part_with_messages(document)["properties"]["model"] = CHAT_MODEL
     schemas["CreateEmbeddingRequest"]["properties"]["model"] = {"type": "string", "enum": [server.embedder]}
     vector = schemas["Embedding"]["properties"]["embedding"]
     schemas["Embedding"]["properties"]["embedding"] = {"anyOf": [vector, {"type": "string"}]}
@@ -60,7 +65,6 @@ def sharpen_openai(document: dict[str, Any], server: Server) -> dict[str, Any]:
     document["paths"] = {f"/v1{path}": {one: paths[path][one] for one in methods} for path, methods in SERVED.items()}
     shown = document["paths"]["/v1/models/{model}"]["get"]["parameters"][0]
     shown["schema"] = {"type": "string", "enum": ["asi1", "no-such-model"]}
-    _add_streamed(document, "CreateChatCompletionRequest")
     return document
 
 
@@ -70,29 +74,30 @@ def sharpen_own(document: dict[str, Any], server: Server) -> dict[str, Any]:
     schemas["ChatBody"]["properties"]["model"] = CHAT_MODEL
     schemas["EmbeddingBody"]["properties"]["model"] = {"type": "string", "enum": [server.embedder]}
     schemas["WireMessage"]["properties"]["role"] = {"type": "string", "enum": ROLES}
-    _add_streamed(document, "ChatBody")
     return document
 
 
-def _add_streamed(document: dict[str, Any], request: str) -> None:
-    """Add the streamed chat: `stream` is true and the messages are plain, so that most requests get a stream."""
-    schemas = document["components"]["schemas"]
-    body = copy.deepcopy(schemas[request])
-    part = next(part for part in body.get("allOf", [body]) if "messages" in part.get("properties", {}))
-    message = {
+def keep_streams(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the streamed chat alone, with plain messages; each event is JSON in `data`, the last is `[DONE]`."""
+    part = _part_with_messages(document)
+    part["properties"] |= {"stream": {"enum": [True]}, "messages": PLAIN_MESSAGES}
+    part["required"] = sorted({*part.get("required", []), "stream"})
+    post = document["paths"][CHAT]["post"]
+    content = post["responses"]["200"]["content"]
+    chunk = {"contentMediaType": "application/json", "contentSchema": content["text/event-stream"]["schema"]}
+    event = {
         "type": "object",
-        "properties": {"role": {"enum": ["system", "user"]}, "content": {"type": "string", "minLength": 1}},
-        "required": ["role", "content"],
-        "additionalProperties": False,
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, chunk]}},
+        "required": ["data"],
     }
-    part["properties"]["messages"] = {"type": "array", "items": message, "minItems": 1, "maxItems": 3}
-    part["properties"]["stream"] = {"enum": [True]}
-    part["required"] = sorted({*part.get("required", []), "messages", "stream"})
-    schemas["StreamedRequest"] = body
-    post = copy.deepcopy(document["paths"][CHAT]["post"])
-    post["operationId"] = "streamed"
-    post["requestBody"] = {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/StreamedRequest"}}},
-    }
-    document["paths"][STREAMED] = {"post": post}
+    content["text/event-stream"]["schema"] = event
+    document["paths"] = {CHAT: {"post": post}}
+    return document
+
+
+def _part_with_messages(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema, or the part of one put together, that declares a chat request's own properties."""
+    schemas = document["components"]["schemas"]
+    body: dict[str, Any] = schemas["ChatBody" if "ChatBody" in schemas else "CreateChatCompletionRequest"]
+    parts: list[dict[str, Any]] = body.get("allOf", [body])
+    return next(part for part in parts if "messages" in part.get("properties", {}))

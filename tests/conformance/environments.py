@@ -62,7 +62,9 @@ def ensure_node(family: str) -> Path:
     """Return the folder with the npm packages of `family`, made if need be. Raises `Absent`."""
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
-            raise Absent(f"{tool} is not installed: get Node.js {NODE_MAJOR_MIN} or newer (on Debian: apt-get install npm)")
+            raise Absent(
+                f"{tool} is not installed: get Node.js {NODE_MAJOR_MIN} or newer (on Debian: apt-get install npm)"
+            )
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout.strip()  # noqa: S607 - the user's
     if int(version.removeprefix("v").split(".")[0]) < NODE_MAJOR_MIN:
         raise Absent(f"Node.js is {version}: the SDKs need {NODE_MAJOR_MIN} or newer")
@@ -119,7 +121,7 @@ def _set_up(command: Sequence[str], folder: Path, what: str) -> None:
     sys.stderr.write(f"   setting up {what} ...\n")
     sys.stderr.flush()
     try:
-        subprocess.run(
+        subprocess.run(  # noqa: S603 - the commands of this file
             command, cwd=folder, env=clean_environment(), check=True, capture_output=True, text=True, timeout=SET_UP_S
         )
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
-from xml.etree import ElementTree as Xml  # the reports are written by the suites we start
+from xml.etree import ElementTree as ET  # the reports are written by the suites we start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ class Outcome:
 def read_pytest(path: Path) -> Outcome:
     """Read pytest's report; a test is named `Class.test[parameters]`."""
     outcome = Outcome()
-    for case in Xml.parse(path).iter("testcase"):  # noqa: S314 - see the import
+    for case in ET.parse(path).iter("testcase"):  # noqa: S314 - see the import
         name = f"{case.get('classname', '').split('.')[-1]}.{case.get('name')}"
         bad = next((found for kind in ("failure", "error") if (found := case.find(kind)) is not None), None)
         skipped = case.find("skipped")
@@ -49,7 +49,7 @@ def read_pytest(path: Path) -> Outcome:
 def read_schemathesis(path: Path, output: str) -> Outcome:
     """Read schemathesis's report; each pair of an operation and a failed check is one failure."""
     outcome = Outcome()
-    for case in Xml.parse(path).iter("testcase"):  # noqa: S314 - see the import
+    for case in ET.parse(path).iter("testcase"):  # noqa: S314 - see the import
         operation = case.get("name", "")
         bad = case.find("failure") if case.find("failure") is not None else case.find("error")
         if bad is None:

@@ -81,7 +81,7 @@ def serve(name: str, *, keep: bool) -> Iterator[Server]:
     head = f"port = 0\naccess_log = false\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
     (folder / "convene.toml").write_text(head + CONFIGURATIONS[name], "utf-8")
     with (folder / "out.txt").open("wb") as out, (folder / "log.txt").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, our own program
+        process = subprocess.Popen(
             [sys.executable, "-m", "convene", "serve"], cwd=folder, env=clean_environment(), stdout=out, stderr=log
         )
     try:

@@ -15,8 +15,8 @@ import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from conformance.documents import read_document, sharpen_openai, sharpen_own
-from conformance.environments import HERE, OUT, clean_environment, ensure_node, ensure_python, ensure_sdist
+from conformance.documents import keep_streams, read_document, sharpen_openai, sharpen_own
+from conformance.environments import HERE, OUT, Absent, clean_environment, ensure_node, ensure_python, ensure_sdist
 from conformance.reports import Outcome, read_lines, read_pytest, read_schemathesis
 
 if TYPE_CHECKING:
@@ -118,19 +118,38 @@ def _run_node(name: str, server: Server, family: str) -> Outcome:
 
 def fuzz_openai(name: str, server: Server) -> Outcome:
     """Schemathesis on OpenAI's document. Raises `Skipped` unless its path was given."""
-    given = os.environ.get(DOCUMENT, "")
-    if not given:
-        raise Skipped(DOCUMENT_HINT)
-    python = ensure_python("schemathesis")
-    document = sharpen_openai(read_document(Path(given), python), server)
-    return _fuzz(name, server, document, CHECKS_OF_OPENAI)
+    return _fuzz(name, server, _openai_document(server), CHECKS_OF_OPENAI)
+
+
+def fuzz_openai_streams(name: str, server: Server) -> Outcome:
+    """Schemathesis on the streams of OpenAI's document. Raises `Skipped` unless its path was given."""
+    return _fuzz(name, server, keep_streams(_openai_document(server)), CHECKS_OF_OPENAI)
 
 
 def fuzz_own(name: str, server: Server) -> Outcome:
     """Schemathesis on the server's own `/openapi.json`."""
+    return _fuzz(name, server, _own_document(server), CHECKS_OF_OURS)
+
+
+def fuzz_own_streams(name: str, server: Server) -> Outcome:
+    """Schemathesis on the streams of the server's own `/openapi.json`."""
+    return _fuzz(name, server, keep_streams(_own_document(server)), CHECKS_OF_OPENAI)
+
+
+def _openai_document(server: Server) -> dict[str, Any]:
+    given = os.environ.get(DOCUMENT, "")
+    if not given:
+        raise Skipped(DOCUMENT_HINT)
+    python = ensure_python("schemathesis")
+    try:
+        return sharpen_openai(read_document(Path(given), python), server)
+    except (OSError, ValueError, LookupError, subprocess.CalledProcessError) as fault:
+        raise Absent(f"{DOCUMENT}={given} cannot be used: {type(fault).__name__}: {fault}") from None
+
+
+def _own_document(server: Server) -> dict[str, Any]:
     with urllib.request.urlopen(f"{server.root}/openapi.json", timeout=30) as answer:  # noqa: S310 - our own server
-        document = sharpen_own(json.load(answer), server)
-    return _fuzz(name, server, document, CHECKS_OF_OURS)
+        return sharpen_own(json.load(answer), server)
 
 
 def _fuzz(name: str, server: Server, document: dict[str, Any], checks: Sequence[str]) -> Outcome:

@@ -71,8 +71,9 @@ class Catalog:
         return {name: deployment.ready() for name, deployment in self._by_id.items()}
 
     def serves(self) -> bool:
-        """Whether a chat model can serve now, or, where there is none, any model: an embedding model alone would be
-        ready long before the weights of the chat model are here.
+        """Whether a chat model can serve now, or, where there is none, any model.
+
+        An embedding model alone would be ready long before the weights of the chat model are here.
         """
         reasons = self.readiness()
         chats = [reasons[name] for name, deployment in self._by_id.items() if deployment.chat is not None]
