@@ -25,7 +25,6 @@ SERVED: Final = {
 """What this server has of OpenAI's paths. Completions and models cannot be listed or deleted here."""
 CHAT: Final = "/v1/chat/completions"
 CHAT_MODEL: Final = {"type": "string", "enum": ["asi1"]}
-ROLES: Final = ["system", "developer", "user", "assistant", "tool"]
 PLAIN_MESSAGES: Final = {
     "type": "array",
     "items": {
@@ -69,11 +68,10 @@ def sharpen_openai(document: dict[str, Any], server: Server) -> dict[str, Any]:
 
 
 def sharpen_own(document: dict[str, Any], server: Server) -> dict[str, Any]:
-    """Return our own document; the roles, which it names in words, are an enumeration too."""
+    """Return our own document."""
     schemas = document["components"]["schemas"]
     schemas["ChatBody"]["properties"]["model"] = CHAT_MODEL
     schemas["EmbeddingBody"]["properties"]["model"] = {"type": "string", "enum": [server.embedder]}
-    schemas["WireMessage"]["properties"]["role"] = {"type": "string", "enum": ROLES}
     return document
 
 

@@ -20,6 +20,7 @@ from convene.http.client_response import BodyResponse
 
 if TYPE_CHECKING:
     from convene.http.base import HttpError, Phase, Timeouts
+    from convene.http.batch import WriteBatch
 
 BUFFERED_BYTES_MAX: Final = 256 * 1024
 """Unread body bytes above which reading pauses."""
@@ -53,6 +54,7 @@ class Connection(asyncio.Protocol):
     """One connection of a pool. `idle` and `idle_until` (loop time) belong to the pool."""
 
     __slots__ = (
+        "_batch",
         "_bulky",
         "_ended",
         "_head_told",
@@ -75,8 +77,12 @@ class Connection(asyncio.Protocol):
         "served",
     )
 
-    def __init__(self, owner: Owner, caps: Caps, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, owner: Owner, caps: Caps, loop: asyncio.AbstractEventLoop, batch: WriteBatch | None = None
+    ) -> None:
+        """`batch` gathers the writes of a turn of the loop; without one each request leaves at once."""
         self._owner = owner
+        self._batch = batch
         self._loop = loop
         self._reader = ResponseReader(caps)
         self._response: BodyResponse | None = None
@@ -118,7 +124,10 @@ class Connection(asyncio.Protocol):
             reader.begin(head_only=head_only)
         now = self._sent_at = self._loop.time()
         self._owner.started(self, min(now + timeouts.first_byte_s, total_at))
-        transport.write(wire)
+        if body or self._batch is None:
+            transport.write(wire)
+        else:
+            self._batch.add(transport, wire)
         self._bulky = bool(body)
         if body:
             self._unsent = memoryview(body)

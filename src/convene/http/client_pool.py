@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.http.base import ConnectFailed, HttpError, PoolTimedOut, TimedOut
+from convene.http.batch import WriteBatch
 from convene.http.client_connection import Connection
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Pool:
         self._idle_s = idle_s
         self._caps = caps
         self._loop = loop
+        self._batch = WriteBatch(loop)
         self._open = 0
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
@@ -210,7 +212,7 @@ class Pool:
 
     async def _connect(self, timeouts: Timeouts, total_at: float) -> Connection:
         """Open a connection for a slot of the caller's; if that fails the slot is freed."""
-        connection = Connection(self, self._caps, self._loop)
+        connection = Connection(self, self._caps, self._loop, self._batch)
         due = self._loop.time() + timeouts.connect_s
         connected = False
         try:

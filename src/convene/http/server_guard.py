@@ -10,6 +10,8 @@ import ipaddress
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Protocol
 
+from convene.http.batch import WriteBatch
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -58,6 +60,7 @@ class Edge:
         "_wake",
         "_wall_now",
         "app",
+        "batch",
         "connections",
         "date_line",
         "draining",
@@ -84,6 +87,7 @@ class Edge:
         self.app = app
         self.settings = settings
         self.loop = loop
+        self.batch = WriteBatch(loop)
         self.new_id = new_id
         self.encode_body = encode_body
         self.state: dict[str, Any] = {}

@@ -483,9 +483,9 @@ class Connection(asyncio.Protocol):
     # --- answering: the seam of an exchange ------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        """Hand bytes to the transport."""
+        """Hand bytes to the transport, at the end of this turn of the loop."""
         self._written += len(data)
-        self._transport.write(data)
+        self._edge.batch.add(self._transport, data)
 
     async def writable(self) -> None:
         """Return once the transport took enough away, or the client is gone."""
@@ -596,6 +596,7 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
         self._held.clear()
         self._resume_reading()
+        self._edge.batch.send()
         self._stall_since = self._linger_ends = self.deadline = 0.0
         if linger and self._transport.can_write_eof() and not self._transport.is_closing():
             self._phase = LINGERING

@@ -77,6 +77,7 @@ class HandMovedLoop:
         self.now = 1000.0
         self.create_task = self._loop.create_task
         self.create_future = self._loop.create_future
+        self.call_soon = self._loop.call_soon
 
     def time(self) -> float:
         return self.now
