@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import statistics
+import subprocess
+import tempfile
 import time
-from typing import cast
-
-import uvloop
+from pathlib import Path
 
 from parts import (
     BODY,
@@ -24,6 +23,7 @@ from parts import (
     wrk,
 )
 
+CLIENTS = 16
 RATIO_BAR, ADDED_P99_MS_BAR, READY_S_BAR, MEMORY_MB_BAR = 0.22, 3.0, 1.0, 80.0
 
 
@@ -44,9 +44,7 @@ def measure(seconds: int = 6, rounds: int = 3) -> bool:
             with gateway(upstream_config(upstream)) as convene:
                 wrk(convene.base, convene.key, 1)
                 mine = wrk(convene.base, convene.key, seconds)
-                added = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-                with added:
-                    late = added.run(_added(upstream, convene.base, convene.key, mine["req_s"] / 2, seconds))
+                late = _added_p99_ms(upstream, convene.base, convene.key, mine["req_s"] / 2, seconds)
             ratios.append(mine["req_s"] / yardstick["req_s"])
             ours.append(mine | {"added_p99_ms": late})
             say(
@@ -68,59 +66,22 @@ def measure(seconds: int = 6, rounds: int = 3) -> bool:
     return all(checks)
 
 
-async def _added(upstream: int, base: str, key: str, rate: float, seconds: int) -> float:
-    """Return p99 through the gateway minus p99 direct, open loop: requests leave on time whatever came before."""
-    port = int(base.rsplit(":", 1)[1])
-    direct = await _open_loop(upstream, "x", rate, seconds)
-    through = await _open_loop(port, key, rate, seconds)
-    return (statistics.quantiles(through, n=100)[98] - statistics.quantiles(direct, n=100)[98]) * 1000
+def _added_p99_ms(upstream: int, base: str, key: str, rate: float, seconds: int) -> float:
+    """Return p99 through the gateway minus p99 direct; requests leave on time, whatever came before."""
+    direct = _late(f"http://127.0.0.1:{upstream}", "x", rate, seconds)
+    through = _late(base, key, rate, seconds)
+    return through[int(len(through) * 0.99)] - direct[int(len(direct) * 0.99)]
 
 
-async def _open_loop(port: int, key: str, rate: float, seconds: int) -> list[float]:
-    request = (
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
-        f"Content-Type: application/json\r\nContent-Length: {len(BODY)}\r\n\r\n{BODY}"
-    ).encode()
-    waits: list[float] = []
-    free: list[_Line] = []
-    loop = asyncio.get_running_loop()
-    for _ in range(128):
-        _, line = await loop.create_connection(lambda: _Line(waits, free, loop), "127.0.0.1", port)
-        free.append(line)
-    began = loop.time()
-    sent = 0
-    while (passed := loop.time() - began) < seconds:
-        due = int(passed * rate)
-        while sent < due and free:
-            free.pop().ask(request, began + sent / rate)
-            sent += 1
-        await asyncio.sleep(0.0005)
-    await asyncio.sleep(0.2)
-    return waits
-
-
-class _Line(asyncio.Protocol):
-    """One kept connection with at most one request under way; a request waits from when it was due."""
-
-    def __init__(self, waits: list[float], free: list[_Line], loop: asyncio.AbstractEventLoop) -> None:
-        self._waits = waits
-        self._free = free
-        self._loop = loop
-        self._due = 0.0
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way out."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def ask(self, request: bytes, due: float) -> None:
-        """Send one request that was due at loop time `due`."""
-        assert self._transport is not None
-        self._due = due
-        self._transport.write(request)
-
-    def data_received(self, data: bytes) -> None:
-        """Count an answer as one read: it is far smaller than a segment on loopback."""
-        assert data.startswith(b"HTTP/1.1 200"), data[:200]
-        self._waits.append(self._loop.time() - self._due)
-        self._free.append(self)
+def _late(base: str, key: str, rate: float, seconds: int) -> list[float]:
+    """Return the response times in ms, sorted, of `CLIENTS` that send by the clock (h2load, all in phase)."""
+    with tempfile.TemporaryDirectory() as folder:
+        body, log = Path(folder) / "body", Path(folder) / "log"
+        body.write_text(BODY)
+        command = ["taskset", "-c", str(LOAD_CORE), "h2load", "--h1", "-t1", f"-c{CLIENTS}", f"-D{seconds}"]
+        command += [f"--rps={max(1, round(rate / CLIENTS))}", "-d", str(body), f"--log-file={log}"]
+        command += ["-H", f"Authorization: Bearer {key}", "-H", "Content-Type: application/json"]
+        subprocess.run([*command, f"{base}/v1/chat/completions"], capture_output=True, check=True)
+        rows = [line.split("\t") for line in log.read_text().splitlines()]
+    assert all(row[1] == "200" for row in rows)
+    return sorted(int(row[2]) / 1000 for row in rows)

@@ -29,9 +29,9 @@ def main(names: list[str]) -> int:
         say(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
         return 2
     chosen = names or list(SECTIONS)
-    absent = missing(["nginx", "wrk", "taskset"]) if "plain" in chosen else missing(["taskset"])
+    absent = missing(["nginx", "wrk", "h2load", "taskset"]) if "plain" in chosen else missing(["taskset"])
     if absent:
-        packages = {"nginx": "nginx-light", "wrk": "wrk", "taskset": "util-linux"}
+        packages = {"nginx": "nginx-light", "wrk": "wrk", "h2load": "nghttp2-client", "taskset": "util-linux"}
         wanted = " ".join(packages[tool] for tool in absent)
         say(f"not installed: {', '.join(absent)}. On Debian or Ubuntu: apt-get install {wanted}")
         return 2

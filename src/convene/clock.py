@@ -41,23 +41,21 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock and randomness. Make one in each process: ids are cut from a stock of random digits."""
 
-    __slots__ = ("_digits", "_used")
+    __slots__ = ("_stock",)
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
-        self._digits = ""
-        self._used = 0
+        self._stock: list[str] = []
 
     def new_id(self, prefix: str) -> str:
         """Return `prefix` plus 24 hexadecimal digits; the secure source is asked once for many ids (2 us each else)."""
-        start = self._used
-        if start >= len(self._digits):
-            self._digits = secrets.token_hex(ID_DIGITS * IDS_AT_ONCE // 2)
-            start = 0
-        self._used = start + ID_DIGITS
-        return prefix + self._digits[start : start + ID_DIGITS]
+        stock = self._stock
+        if not stock:
+            digits = secrets.token_hex(ID_DIGITS * IDS_AT_ONCE // 2)
+            stock += (digits[start : start + ID_DIGITS] for start in range(0, len(digits), ID_DIGITS))
+        return prefix + stock.pop()
 
     def token(self, n_bytes: int) -> bytes:
         """Return `n_bytes` from the system's secure source."""

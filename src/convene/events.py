@@ -230,7 +230,10 @@ class Fold:
     @property
     def finish(self) -> FinishReason | Literal[""]:
         """How the last choice ended; empty while none has."""
-        return next((choice.finish for choice in reversed(self.choices.values()) if choice.finish is not None), "")
+        found: FinishReason | Literal[""] = ""
+        for choice in self.choices.values():
+            found = choice.finish or found
+        return found
 
     def _add_rare(self, event: Event) -> None:
         match event:

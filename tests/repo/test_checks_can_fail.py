@@ -237,7 +237,7 @@ LEAKS: Final[Mapping[str, bool]] = {
     f"https://{tracked.REGISTRY_HOSTS[0]}/simple": True,
     f"{tracked.REGISTRY_HOSTS[2]}": True,
     "pip install --index-" + "url x": True,
-    "a/work/b, ~/work/c and https://host/work/d": False,
+    "a{0}/b, ~{0}/c and https://host{0}/d".format("/" + "work"): False,
     "pip install convene": False,
 }
 

@@ -71,7 +71,7 @@ class Call:
         self.common: list[Header] = []
         self.cross_origin_allowed = False
         self.params: dict[str, str] = {}
-        self.path = ""
+        self.path: str = scope["path"]
         self.principal: Principal | None = None
         self.outcome: Outcome | None = None
         self.status = 0

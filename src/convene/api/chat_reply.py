@@ -45,10 +45,9 @@ def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> 
     """Return the body of a whole reply: OpenAI's shape and the five extras, always present (decisions)."""
     if not gathered.choices:
         gathered.choice(0)
-    choices = [
-        _choice(index, gathered.choices[index], gathered, legacy=call.legacy_functions)
-        for index in sorted(gathered.choices)
-    ]
+    folded = gathered.choices
+    indexes = folded if len(folded) == 1 else sorted(folded)
+    choices = [_choice(index, folded[index], gathered, legacy=call.legacy_functions) for index in indexes]
     return _encode(
         ChatReply(
             id=turn.id,
@@ -59,9 +58,9 @@ def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> 
             metadata=metadata_of(gathered, request_id, turn.model),
             system_fingerprint=fingerprint_of(gathered.began, seeded=call.seeded),
             service_tier=SERVICE_TIER if call.service_tier else UNSET,
-            executable_data=[tool_of(ran) for ran in gathered.tools],
-            intermediate_steps=[step_of(step) for step in gathered.steps.values()],
-            thought=["".join(choice.reasoning) for choice in gathered.choices.values() if choice.reasoning],
+            executable_data=[tool_of(ran) for ran in gathered.tools] if gathered.tools else [],
+            intermediate_steps=[step_of(step) for step in gathered.steps.values()] if gathered.steps else [],
+            thought=["".join(choice.reasoning) for choice in folded.values() if choice.reasoning],
         )
     )
 

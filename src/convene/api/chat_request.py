@@ -88,7 +88,7 @@ def read_chat(body: bytes, session_id: str | None) -> ChatCall:
         include_usage=stream and options is not None and bool(options.include_usage),
         legacy_functions=legacy,
         service_tier=wire.service_tier is not None,
-        oddities=_oddities(fields, wire, tools),
+        oddities=_oddities(fields, wire, tools) if wire.tool_choice is not None or not fields.keys() <= KNOWN else (),
     )
 
 

@@ -89,7 +89,22 @@ class Front:
         began_at = self._clock.monotonic()
         call = Call(scope, receive, send, self._body_bytes_max)
         try:
-            await self._answer(call)
+            headers = call.headers
+            call.name(self._request_id(headers.get(b"x-request-id")))
+            if b"traceparent" in headers:
+                trace = _TRACE_PARENT(headers[b"traceparent"])
+                call.trace_id = "" if trace is None else trace[1].decode()
+            origin = headers.get(b"origin")
+            if origin is not None and await self._cors.apply(call, origin):
+                return
+            if self._loopback_only:
+                _check_host(call, origin)
+            route, call.params = self._router.find(scope["method"], scope["path"])
+            call.path = route.path
+            if not route.open:
+                key = call.header(b"authorization")
+                call.principal = self.gatekeeper.admit(key) or await self.gatekeeper.look_up(key)
+            await route.endpoint(call)
         except ConveneError as fault:
             await self._refuse(call, fault)
         except ClientLeftError:
@@ -103,25 +118,6 @@ class Front:
         finally:
             if self._access is not None:
                 self._access.write(call, self._clock.monotonic() - began_at)
-
-    async def _answer(self, call: Call) -> None:
-        headers = call.headers
-        authorization, origin = headers.get(b"authorization"), headers.get(b"origin")
-        if b"traceparent" in headers:
-            trace = _TRACE_PARENT(headers[b"traceparent"])
-            call.trace_id = "" if trace is None else trace[1].decode()
-        call.name(self._request_id(headers.get(b"x-request-id")))
-        call.path = call.scope["path"]
-        if origin is not None and await self._cors.apply(call, origin):
-            return
-        if self._loopback_only:
-            _check_host(call, origin)
-        route, call.params = self._router.find(call.scope["method"], call.path)
-        call.path = route.path
-        if not route.open:
-            header = None if authorization is None else authorization.decode("latin-1")
-            call.principal = self.gatekeeper.admit(header) or await self.gatekeeper.look_up(header)
-        await route.endpoint(call)
 
     def _request_id(self, incoming: bytes | None) -> str:
         """Take a sane incoming id over, else make one (OSDK-07)."""

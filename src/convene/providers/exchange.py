@@ -8,7 +8,7 @@ without content; after 429 only at another host (reliability 4, D1). Not here: w
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -52,14 +52,6 @@ class OpenAISettings(msgspec.Struct, frozen=True, kw_only=True):
         return f"OpenAISettings(upstream={self.upstream!r}, model={self.model!r})"
 
 
-class Opened(NamedTuple, Generic[T]):
-    """An answer that has begun: whose it is, the response to close, and what its reader made of the beginning."""
-
-    pick: Pick
-    response: http.Response
-    begun: T
-
-
 class Exchange:
     """Sends one model's requests to the hosts of its upstream."""
 
@@ -93,8 +85,10 @@ class Exchange:
 
     async def open(
         self, path: str, body: bytes, begin: Callable[[http.Response, Blamed], Awaitable[T | Verdict]]
-    ) -> Opened[T]:
-        """Send until an answer has begun; the caller then tells `hosts` how it ended, and closes the response.
+    ) -> tuple[Pick, http.Response, T]:
+        """Send until an answer has begun; return whose it is, the response, and what its reader made of the beginning.
+
+        The caller then tells `hosts` how it ended, and closes the response.
 
         Args:
             path: below the hosts' base URL.
@@ -135,7 +129,7 @@ class Exchange:
         begin: Callable[[http.Response, Blamed], Awaitable[T | Verdict]],
         *,
         fresh: bool,
-    ) -> Opened[T] | Verdict:
+    ) -> tuple[Pick, http.Response, T] | Verdict:
         settings = self._settings
         request = http.Request("POST", pick.base_url + path, self._headers, body, settings.timeouts, fresh)
         response: http.Response | None = None
@@ -146,7 +140,7 @@ class Exchange:
                 begun = await begin(response, blamed)
                 if not isinstance(begun, Verdict):
                     self.hosts.answered(pick)
-                    return Opened(pick, response, begun)
+                    return pick, response, begun
                 verdict = begun
             else:
                 verdict = await self._refusal(response, blamed)

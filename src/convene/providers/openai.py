@@ -187,7 +187,7 @@ class OpenAIEmbeddings:
             return read_embeddings(await response.read(self._settings.body_bytes_max), inputs, blamed)
 
         body = encode_embeddings(inputs, dimensions, self._settings.model)
-        opened = await self._exchange.open("/embeddings", body, begin)
-        opened.response.close()
-        self._exchange.hosts.succeeded(opened.pick)
-        return opened.begun
+        pick, response, found = await self._exchange.open("/embeddings", body, begin)
+        response.close()
+        self._exchange.hosts.succeeded(pick)
+        return found

@@ -59,6 +59,7 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLAIN = Dialect()
+SENT_AS_THEY_ARE = ("top_p", "frequency_penalty", "presence_penalty", "seed", "reasoning_effort", "verbosity")
 
 
 def encode_chat(generation: Generation, model: str, dialect: Dialect = PLAIN) -> bytes:
@@ -151,15 +152,10 @@ def _write_sampling(sampling: Sampling, dialect: Dialect, body: dict[str, object
         body["logprobs"] = True
         if sampling.top_logprobs is not None:
             body["top_logprobs"] = sampling.top_logprobs
-    rarer = (
-        ("top_p", sampling.top_p),
-        ("frequency_penalty", sampling.frequency_penalty),
-        ("presence_penalty", sampling.presence_penalty),
-        ("seed", sampling.seed),
-        ("reasoning_effort", sampling.reasoning_effort),
-        ("verbosity", sampling.verbosity),
-    )
-    body |= {name: value for name, value in rarer if value is not None}
+    for name in SENT_AS_THEY_ARE:
+        value = getattr(sampling, name)
+        if value is not None:
+            body[name] = value
 
 
 def _write_tools(generation: Generation, dialect: Dialect, body: dict[str, object]) -> None:

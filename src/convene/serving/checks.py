@@ -31,16 +31,16 @@ def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
 
 def _check_options(generation: Generation, can: Capabilities, model: str) -> None:
     sampling = generation.sampling
-    wants = (
-        (sampling.logprobs and not can.logprobs, "logprobs"),
-        (sampling.logit_bias is not None and not can.logit_bias, "logit_bias"),
-        (bool(generation.tools) and not can.tools, "tools"),
-        (generation.response_format.kind != "text" and not can.json_schema, "response_format"),
-        (generation.spoken and not can.audio, "modalities"),
-    )
-    for refused, field in wants:
-        if refused:
-            raise _unsupported(field, model)
+    if sampling.logprobs and not can.logprobs:
+        raise _unsupported("logprobs", model)
+    if sampling.logit_bias is not None and not can.logit_bias:
+        raise _unsupported("logit_bias", model)
+    if generation.tools and not can.tools:
+        raise _unsupported("tools", model)
+    if not can.json_schema and generation.response_format.kind != "text":
+        raise _unsupported("response_format", model)
+    if generation.spoken and not can.audio:
+        raise _unsupported("modalities", model)
     if not can.penalties and (sampling.frequency_penalty or sampling.presence_penalty):
         raise _unsupported("frequency_penalty" if sampling.frequency_penalty else "presence_penalty", model)
 
