@@ -92,8 +92,7 @@ class Front:
             headers = call.headers
             call.name(self._request_id(headers.get(b"x-request-id")))
             if b"traceparent" in headers:
-                trace = _TRACE_PARENT(headers[b"traceparent"])
-                call.trace_id = "" if trace is None else trace[1].decode()
+                call.trace_id = _trace_of(headers[b"traceparent"])
             origin = headers.get(b"origin")
             if origin is not None and await self._cors.apply(call, origin):
                 return
@@ -137,6 +136,12 @@ class Front:
             log.warning("request %s refused with %s: %s", call.request_id, status, fault.detail)
         with contextlib.suppress(ClientLeftError):
             await call.reply(status, body_of(fault), headers=headers_of(fault))
+
+
+def _trace_of(parent: bytes) -> str:
+    """Return the trace id of a W3C `traceparent` header, empty if it is none."""
+    found = _TRACE_PARENT(parent)
+    return "" if found is None else found[1].decode()
 
 
 def _check_host(call: Call, origin: bytes | None) -> None:

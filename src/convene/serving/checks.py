@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
     """Return the generation with this model's defaults and ceilings. Raises `BadRequest` for what it cannot do."""
+    _check_sampling(generation.sampling, can, model)
     _check_options(generation, can, model)
     for index, message in enumerate(generation.messages):
         if not isinstance(message.content, str):
@@ -29,20 +30,22 @@ def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
     return generation if sampling is generation.sampling else msgspec.structs.replace(generation, sampling=sampling)
 
 
-def _check_options(generation: Generation, can: Capabilities, model: str) -> None:
-    sampling = generation.sampling
+def _check_sampling(sampling: Sampling, can: Capabilities, model: str) -> None:
     if sampling.logprobs and not can.logprobs:
         raise _unsupported("logprobs", model)
     if sampling.logit_bias is not None and not can.logit_bias:
         raise _unsupported("logit_bias", model)
+    if not can.penalties and (sampling.frequency_penalty or sampling.presence_penalty):
+        raise _unsupported("frequency_penalty" if sampling.frequency_penalty else "presence_penalty", model)
+
+
+def _check_options(generation: Generation, can: Capabilities, model: str) -> None:
     if generation.tools and not can.tools:
         raise _unsupported("tools", model)
     if not can.json_schema and generation.response_format.kind != "text":
         raise _unsupported("response_format", model)
     if generation.spoken and not can.audio:
         raise _unsupported("modalities", model)
-    if not can.penalties and (sampling.frequency_penalty or sampling.presence_penalty):
-        raise _unsupported("frequency_penalty" if sampling.frequency_penalty else "presence_penalty", model)
 
 
 def _check_part(part: Part, can: Capabilities, model: str, where: str) -> None:
