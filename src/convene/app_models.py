@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from convene.config import ConfigError
 from convene.engine.base import EMBEDDING_SETTINGS, EngineSettings, FetchSettings
 from convene.engine.catalogue import find_open_model
 from convene.engine.files import ModelFolder
@@ -26,7 +27,7 @@ from convene.providers.local import LocalChat, LocalSettings, describe_capabilit
 from convene.providers.local_embeddings import LocalEmbeddings, LocalEmbeddingsSettings
 from convene.providers.openai import OpenAIChat, OpenAIEmbeddings
 from convene.providers.openai_codec import Dialect
-from convene.providers.scripted import ScriptedEmbeddings, ScriptedSettings, catalogue
+from convene.providers.scripted import ScriptedChat, ScriptedEmbeddings, ScriptedSettings, catalogue
 from convene.providers.tool_choice import ToolChooser
 from convene.serving.base import ModelCard
 from convene.serving.catalog import Deployment
@@ -76,7 +77,8 @@ class Deployments:
         self.engines: list[Engine] = []
         self._clients: list[Client] = []
         self._upstreams = {name: self._open(name, upstream) for name, upstream in config.upstreams.items()}
-        self._scripted = catalogue(clock, _scripted_settings(config))
+        self.hosts = {name: opened.hosts for name, opened in self._upstreams.items()}
+        self._scripted = _play(config, clock)
         self._local_client = self._client(ClientOptions())
         self._embeddings = self._embed_locally() if config.engine.enabled and config.engine.embeddings else None
         self._chat = self._chat_locally() if config.engine.enabled else None
@@ -124,6 +126,8 @@ class Deployments:
         return LocalEmbeddings(engine, self._local_client, LocalEmbeddingsSettings(), self._clock)
 
     def _open(self, name: str, upstream: Upstream) -> _Opened:
+        if upstream.ca_file and not Path(upstream.ca_file).is_file():
+            raise ConfigError(f"upstreams.{name}.ca_file: there is no file {upstream.ca_file}")
         proxy = upstream.proxy.reveal() or None
         options = ClientOptions(
             connections_per_origin_max=upstream.connections_max,
@@ -131,7 +135,10 @@ class Deployments:
             https_proxy=proxy,
             ca_file=upstream.ca_file or None,
         )
-        return _Opened(name, upstream, self._client(options), Hosts(upstream.urls, upstream.weights, self._clock))
+        shares = upstream.weights or (1,) * len(upstream.urls)
+        used = [(url, share) for url, share in zip(upstream.urls, shares, strict=True) if share]
+        hosts = Hosts([url for url, _ in used], [share for _, share in used], self._clock)
+        return _Opened(name, upstream, self._client(options), hosts)
 
     def _deploy(self) -> list[Deployment]:
         """Return the configured models, then the defaults that were not replaced, then what the engine really is."""
@@ -153,7 +160,7 @@ class Deployments:
 
     def _embedded(self, name: str, aliases: tuple[str, ...]) -> Deployment:
         if self._chat is None:
-            raise ValueError(f"models.{name}: the embedded engine is switched off")
+            raise ConfigError(f"models.{name}: the embedded engine is switched off")
         model = self._config.engine.model
         notes = TINY_NOTE if model == TINY else ""
         can = self._chat.capabilities
@@ -179,7 +186,7 @@ class Deployments:
             return tuple(self._upstreams)
         if self._chat is not None and not self._upstreams:
             return ("engine",)
-        raise ValueError(f"models.{name}: set upstream, one of {', '.join(sorted(self._upstreams))}")
+        raise ConfigError(f"models.{name}: set upstream, one of {', '.join(sorted(self._upstreams))}")
 
     def _chat_at(self, upstream: str, model: Model, target: str) -> ChatModel:
         opened = self._upstreams.get(upstream)
@@ -187,10 +194,17 @@ class Deployments:
             can = _overridden(Capabilities(), model)
             return OpenAIChat(opened.client, opened.hosts, opened.settings(target, model), can, self._clock)
         if upstream == "scripted":
-            return self._scripted[target]
+            return self._scripted_at(target)
         if self._chat is None:
-            raise ValueError("a model names the embedded engine, which is switched off (engine.enabled)")
+            raise ConfigError("a model names the embedded engine, which is switched off (engine.enabled)")
         return self._chat
+
+    def _scripted_at(self, target: str) -> ChatModel:
+        found = self._scripted.get(target)
+        if found is None:
+            known = ", ".join(sorted(self._scripted)) or "none, as scripted.enabled is false"
+            raise ConfigError(f"there is no scripted model '{target}'; there are: {known}")
+        return found
 
     def _embedding_at(self, upstream: str, model: Model, target: str) -> EmbeddingModel:
         opened = self._upstreams.get(upstream)
@@ -199,7 +213,7 @@ class Deployments:
         if upstream == "scripted":
             return ScriptedEmbeddings(dimensions=model.dimensions or 256)
         if self._embeddings is None:
-            raise ValueError("a model names the embedded engine, whose embeddings are switched off (engine.embeddings)")
+            raise ConfigError("a model names the embedded engine, whose embeddings are off (engine.embeddings)")
         return self._embeddings
 
     def _card(
@@ -281,6 +295,9 @@ def _overridden(can: Capabilities, model: Model) -> Capabilities:
     return msgspec.structs.replace(can, **said) if said else can
 
 
-def _scripted_settings(config: Config) -> ScriptedSettings:
+def _play(config: Config, clock: Clock) -> dict[str, ScriptedChat]:
     path = Path(config.scripted.file) if config.scripted.file else None
-    return ScriptedSettings(enabled=config.scripted.enabled, scripts=path)
+    try:
+        return catalogue(clock, ScriptedSettings(enabled=config.scripted.enabled, scripts=path))
+    except (ValueError, OSError) as fault:
+        raise ConfigError(f"scripted.file: {fault}") from fault

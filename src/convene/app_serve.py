@@ -107,9 +107,13 @@ def _announce(app: App, config: Config, server: Server) -> None:
         _say("A first key was made; it is shown only now. Paste this to try it:")
     elif config.auth == "keys":
         _say("`convene keys create NAME` makes a key. Then:")
+    chats = [deployment.card.id for deployment in app.deployments.all if deployment.chat is not None]
+    if not chats:
+        _say("No chat model is configured: add [models.NAME] with an upstream, or set engine.enabled = true.")
+    model = "asi1" if "asi1" in chats or not chats else chats[0]
     sys.stdout.write(
         f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
-        """-d '{"model": "asi1", "messages": [{"role": "user", "content": "What are you capable of?"}]}'\n"""
+        f"""-d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What are you capable of?"}}]}}'\n"""
     )
     sys.stdout.flush()
 

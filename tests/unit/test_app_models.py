@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from convene.app_models import DEFAULT_NAMES, EMBEDDING_NAME, Deployments
-from convene.config import Config, Engine, Model, Scripted, Secret, Upstream
+from convene.config import Config, ConfigError, Engine, Model, Scripted, Secret, Upstream
 from convene.errors import NotFound
 from convene.providers.fallback import Fallback
 from convene.serving.base import Principal
@@ -103,17 +103,39 @@ def test_a_model_without_an_upstream_takes_the_only_one_or_the_engine(deploy: De
     assert Catalog(deploy(upstreams=UP, models={"m": Model()}).all).chat("m", WHO)[0].upstream == "up"
     assert Catalog(deploy(models={"m": Model()}).all).chat("m", WHO)[0].upstream == "engine"
     two = UP | {"other": Upstream(base_url="http://other.test/v1")}
-    with pytest.raises(ValueError, match=r"models\.m: set upstream, one of other, up"):
+    with pytest.raises(ConfigError, match=r"models\.m: set upstream, one of other, up"):
         deploy(upstreams=two, models={"m": Model()})
-    with pytest.raises(ValueError, match=r"models\.m: set upstream"):
+    with pytest.raises(ConfigError, match=r"models\.m: set upstream"):
         deploy(engine=OFF, models={"m": Model()})
 
 
 def test_the_engine_switched_off_cannot_be_named(deploy: Deploy) -> None:
-    with pytest.raises(ValueError, match="switched off"):
+    with pytest.raises(ConfigError, match="switched off"):
         deploy(engine=OFF, models={"m": Model(upstream=("engine",))})
-    with pytest.raises(ValueError, match="switched off"):
+    with pytest.raises(ConfigError, match="are off"):
         deploy(engine=OFF, models={"m": Model(upstream=("engine",), embeddings=True)})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"scripted": Scripted(enabled=True, file="/nowhere/script.toml")}, r"scripted\.file: .*/nowhere/script\.toml"),
+        ({"models": {"m": Model(upstream=("scripted",), model="nope")}}, "no scripted model 'nope'.*scripted.enabled"),
+        (
+            {"upstreams": {"up": Upstream(base_url="https://up.test/v1", ca_file="/nowhere.pem")}},
+            r"upstreams\.up\.ca_file",
+        ),
+    ],
+)
+def test_what_cannot_be_composed_is_said_with_its_setting(deploy: Deploy, fields: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        deploy(engine=OFF, **fields)
+
+
+def test_a_host_of_weight_0_gets_nothing(deploy: Deploy) -> None:
+    urls = ("http://a.test/v1", "http://b.test/v1")
+    deployments = deploy(upstreams={"up": Upstream(base_urls=urls, weights=(1, 0))}, models={"m": Model()})
+    assert deployments.hosts["up"].base_urls == ("http://a.test/v1",)
 
 
 def test_what_the_configuration_says_of_a_model_goes_before_what_is_assumed(deploy: Deploy) -> None:
@@ -141,15 +163,17 @@ def test_scripted_models_are_there_only_when_switched_on(deploy: Deploy) -> None
     assert {"scripted-echo", "scripted-fail-after"} <= set(on.readiness())
 
 
-async def test_each_upstream_has_its_own_client_with_its_limits_and_all_are_closed(deploy: Deploy) -> None:
-    net = Net()
-    upstream = Upstream(
-        base_url="http://up.test", connections_max=3, proxy=Secret("http://proxy.test:1"), ca_file="ca.pem"
-    )
+async def test_each_upstream_has_its_own_client_with_its_limits_and_all_are_closed(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    net, ca_file = Net(), tmp_path / "ca.pem"
+    ca_file.write_text("")
+    proxy = Secret("http://proxy.test:1")
+    upstream = Upstream(base_url="http://up.test", connections_max=3, proxy=proxy, ca_file=str(ca_file))
     models = {name: Model(upstream=("up",)) for name in ("a", "b")}
     deployments = deploy(net, engine=OFF, upstreams={"up": upstream}, models=models)
     assert [options.connections_per_origin_max for options in net.options][:1] == [3]
     assert (net.options[0].http_proxy, net.options[0].https_proxy) == ("http://proxy.test:1", "http://proxy.test:1")
-    assert net.options[0].ca_file == "ca.pem"
+    assert net.options[0].ca_file == str(ca_file)
     assert len(net.options) == 2
     await deployments.aclose()
