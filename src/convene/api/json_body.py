@@ -28,7 +28,10 @@ def read_object(body: bytes) -> dict[str, object]:
     except RecursionError:
         raise BadRequest("The JSON is nested too deeply.", code="invalid_json") from None
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as fault:
-        raise BadRequest(f"The body is not valid JSON: {str(fault)[:200]}", code="invalid_json") from None
+        found = str(fault)[:200]
+        if b"\\u" in body and "truncated" in found:  # what msgspec says of half a surrogate pair at a string's end
+            found = "it is cut short, or a \\u escape lacks the other half of its surrogate pair"
+        raise BadRequest(f"The body is not valid JSON: {found}", code="invalid_json") from None
     if not isinstance(value, dict):
         raise BadRequest("The body must be a JSON object.", code="invalid_json")
     return value

@@ -72,3 +72,10 @@ def test_only_one_json_object_is_read(body: bytes) -> None:
 def test_depth_is_bounded(body: bytes) -> None:
     with pytest.raises(BadRequest, match=r"nested too deeply|not valid JSON"):
         read_object(body)
+
+
+def test_half_a_surrogate_pair_is_told_from_a_body_that_is_cut_short() -> None:
+    with pytest.raises(BadRequest, match="other half of its surrogate pair"):
+        read_object(rb'{"a": "\ud800"}')
+    with pytest.raises(BadRequest, match="truncated"):
+        read_object(b'{"a": "b')
