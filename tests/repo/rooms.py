@@ -33,6 +33,12 @@ def _room(name: str) -> str:
     return parts[1] if len(parts) > 1 else ""
 
 
+def _is_face(name: str) -> bool:
+    """Whether a module of a room is `base.py` or one of the `base_*.py` that it is divided into."""
+    inner = name.split(".")[2:3]
+    return inner == ["base"] or (bool(inner) and inner[0].startswith("base_"))
+
+
 def faces(module: Module) -> Iterator[Finding]:
     """Find imports that go past a room's base.py."""
     home = _room(module.name)
@@ -40,8 +46,8 @@ def faces(module: Module) -> Iterator[Finding]:
         return
     for statement, name in own_imports(module):
         room = _room(name)
-        if room != home and room in FACED and name.split(".")[2:3] != ["base"]:
-            yield module.finding(statement, f"imports {name}: {room}/ is seen through {room}/base.py alone")
+        if room != home and room in FACED and not _is_face(name):
+            yield module.finding(statement, f"imports {name}: {room}/ is seen through its base*.py alone")
 
 
 def loners(module: Module) -> Iterator[Finding]:

@@ -19,6 +19,7 @@ from convene.engine.base import FetchStep
 from convene.errors import BadRequest
 from convene.serving.keyring import parse_key
 from convene.store.base import KeyRecord
+from convene.store.migrations import STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ def test_the_description_of_the_api_is_printed_without_a_server(run: Run) -> Non
 def test_migrate_makes_the_store_and_says_its_shape(run: Run, tmp_path: Path) -> None:
     asked = run("migrate", "--data-dir", "d")
     assert (asked.exit_code, asked.stdout) == (0, "")
-    assert "has shape 1, it had 0" in asked.stderr
+    assert f"has shape {len(STEPS)}, it had 0" in asked.stderr
     assert (tmp_path / "d" / "convene.db").exists()
     assert "already" in run("migrate", "--data-dir", "d").stderr
 

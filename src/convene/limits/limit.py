@@ -4,8 +4,8 @@
     Amounts  what a request costs (estimated), or has cost (settled), in every unit at once
     Grant    it may run; Refusal  it may not: which limit, and how long to wait
 
-Three kinds: a `rate` refills steadily (GCRA on a theoretical arrival time, LIMIT-01), a `budget` is what may be used in a
-calendar period of UTC, `slots` is how much may be under way at once. All numbers are integers; times are microseconds.
+Three kinds: a `rate` refills steadily (GCRA on a theoretical arrival time, LIMIT-01), a `budget` is what may be used in
+a calendar period of UTC, `slots` is how much may be under way at once. All numbers are integers, times microseconds.
 Read by `store/`, which makes the arithmetic atomic, and by `serving/`, which decides which limits apply.
 """
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from convene.limits.allowance import Allowance
 from convene.providers.base import Capabilities, Embeddings, Generation
 from convene.usage import Usage
 
@@ -28,6 +29,14 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     plan: str = "owner"
     models: tuple[str, ...] | None = None
     scopes: tuple[str, ...] = ()
+    user_id: str = ""
+    team_id: str = ""
+    limits: Allowance | None = None
+    """The key's own limits, over those of its plan."""
+    user_limits: Allowance | None = None
+    team_limits: Allowance | None = None
+    model_limits: dict[str, Allowance] = {}
+    """The key's limits on single models."""
 
 
 class Agentic(msgspec.Struct, frozen=True, kw_only=True):

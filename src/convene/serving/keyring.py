@@ -301,6 +301,10 @@ def _principal_of(record: KeyRecord) -> Principal:
         plan=record.plan,
         models=record.models,
         scopes=record.scopes,
+        user_id=record.user_id,
+        team_id=record.team_id,
+        limits=record.limits,
+        model_limits=record.model_limits,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from convene.errors import StoreFault
+from convene.limits.allowance import Allowance
 
 __all__ = ["KeyRecord", "Keys", "Store", "StoreFault"]
 
@@ -33,6 +34,13 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[str, ...] | None = None
     """The models it may ask; None = all."""
     scopes: tuple[str, ...] = ()
+    user_id: str = ""
+    """Whose key it is; empty for a key that an operator made for nobody in particular."""
+    team_id: str = ""
+    limits: Allowance | None = None
+    """Its own limits; what they leave open comes from its plan."""
+    model_limits: dict[str, Allowance] = {}
+    """Its own limits on single models, by the deployment's name."""
 
 
 class Keys(Protocol):

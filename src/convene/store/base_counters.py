@@ -1,9 +1,9 @@
 """The seam of counters: one atomic, all-or-nothing step over all limits of a request (LIMIT-01, reliability 1.1).
 
-    reserve(lease, limits, estimate)  ->  Grant | Refusal      a refusal charges nothing, anywhere
-    top_up(lease, round, amounts)     ->  Grant | Refusal      a further model round of an agentic turn, in the same lease
-    settle(lease, actual)             ->  Grant | None         moves each counter by actual - reserved; None: no such lease
-    expire()                                                   settles leases whose holder died at what they reserved
+    reserve(lease, limits, estimate)  ->  Grant | Refusal   a refusal charges nothing, anywhere
+    top_up(lease, round, amounts)     ->  Grant | Refusal   a further model round of an agentic turn, in the same lease
+    settle(lease, actual)             ->  Grant | None      moves each counter by actual - reserved; None: no such lease
+    expire()                                                settles leases whose holder died at what they reserved
 
 Every implementation (memory, SQLite, Postgres, Redis) passes `tests/contract/test_counters.py` unchanged; the oracle is
 the arithmetic in `limits/`. Counters are not the books: they are rebuilt from the ledger (`replay`) and audited against

@@ -1,29 +1,140 @@
-"""The steps that lead an SQLite file from any older shape to the present one, in order; the number is the place.
+"""The steps that lead a store from any older shape to the present one, in order; the number is the place.
 
-A step that has been released is never edited: what is to change becomes a further step. Applied by `sqlite.py`.
+A step that has been released is never edited: what is to change becomes a further step. `sqlite_file.py` and
+`postgres.py` apply them under a lock, each in its dialect (OPS-32).
 """
 
 from __future__ import annotations
 
-Step = tuple[str, ...]
-"""The statements of one step; a step is applied whole or not at all."""
+from typing import TYPE_CHECKING, Final
 
-STEPS: tuple[Step, ...] = (
-    (
-        """
-        CREATE TABLE keys (
-            id         TEXT PRIMARY KEY,
-            name       TEXT NOT NULL,
-            owner      TEXT NOT NULL,
-            plan       TEXT NOT NULL,
-            digest     BLOB NOT NULL CHECK (length(digest) = 32),
-            last4      TEXT NOT NULL,
-            created_at REAL NOT NULL,
-            expires_at REAL,
-            revoked_at REAL,
-            models     TEXT,          -- a JSON list; NULL = all
-            scopes     TEXT NOT NULL  -- a JSON list
-        ) STRICT
-        """,
+from convene.store.schema import AddColumn, Column, Index, Table
+
+if TYPE_CHECKING:
+    from convene.store.schema import Dialect, Operation
+
+Step = tuple[str, ...]
+"""The statements of one step in one dialect; a step is applied whole or not at all."""
+
+KEYS: Final[tuple[Operation, ...]] = (
+    Table(
+        name="keys",
+        columns=(
+            Column("id", "text"),
+            Column("name", "text"),
+            Column("owner", "text"),
+            Column("plan", "text"),
+            Column("digest", "blob"),
+            Column("last4", "text"),
+            Column("created_at", "real"),
+            Column("expires_at", "real", null=True),
+            Column("revoked_at", "real", null=True),
+            Column("models", "text", null=True),  # a JSON list; NULL = all
+            Column("scopes", "text"),  # a JSON list
+        ),
+        primary_key=("id",),
     ),
 )
+
+_WHO: Final = (
+    Column("key_id", "text"),
+    Column("owner", "text"),
+    Column("user_id", "text"),
+    Column("team_id", "text"),
+)
+_FIGURES: Final = (
+    Column("prompt_tokens", "int"),
+    Column("cached_tokens", "int"),
+    Column("completion_tokens", "int"),
+    Column("reasoning_tokens", "int"),
+    Column("images", "int"),
+    Column("tool_calls", "int"),
+    Column("agent_calls", "int"),
+    Column("cost_micros", "int"),
+)
+
+BOOKS: Final[tuple[Operation, ...]] = (
+    AddColumn("keys", Column("user_id", "text", default="''")),
+    AddColumn("keys", Column("team_id", "text", default="''")),
+    AddColumn("keys", Column("limits", "text", null=True)),  # a JSON object of `Allowance`
+    AddColumn("keys", Column("model_limits", "text", null=True)),  # a JSON object: model to `Allowance`
+    # A number that grows with every change of keys and accounts; the ledger's rows do not touch it.
+    Table(name="revisions", columns=(Column("name", "text"), Column("number", "int")), primary_key=("name",)),
+    # Who holds the store open, and when it last showed life: how an orphaned intent or claim is told.
+    Table(name="writers", columns=(Column("id", "text"), Column("seen_at_us", "int")), primary_key=("id",)),
+    # Intents are written many to a row (one a commit) and deleted when all of them have ended.
+    Table(
+        name="intents",
+        columns=(Column("writer", "text"), Column("number", "int"), Column("body", "blob")),
+        primary_key=("writer", "number"),
+    ),
+    Table(
+        name="entries",
+        columns=(
+            Column("id", "text"),
+            Column("request_id", "text"),
+            Column("at_us", "int"),
+            Column("kind", "text"),
+            *_WHO,
+            Column("session_id", "text"),
+            Column("agent_address", "text"),
+            Column("model_asked", "text"),
+            Column("model", "text"),
+            Column("stream", "bool"),
+            Column("price", "text"),
+            Column("upstream", "text"),
+            *_FIGURES,
+            Column("estimated", "bool"),
+            Column("status", "text"),
+            Column("finish", "text"),
+            Column("ttft_us", "int", null=True),
+            Column("duration_us", "int"),
+        ),
+        primary_key=("id",),
+    ),
+    Index(name="entries_by_request", table="entries", columns=("request_id",)),
+    Index(name="entries_by_key", table="entries", columns=("key_id", "at_us")),
+    Index(name="entries_by_time", table="entries", columns=("at_us",)),
+    Table(
+        name="day_sums",
+        columns=(
+            Column("key_id", "text"),
+            Column("model", "text"),
+            Column("day", "int"),  # days since 1970 of the admission, UTC
+            Column("user_id", "text"),
+            Column("team_id", "text"),
+            Column("requests", "int"),
+            *_FIGURES,
+        ),
+        primary_key=("key_id", "model", "day"),
+        without_rowid=True,
+    ),
+    Index(name="day_sums_by_user", table="day_sums", columns=("user_id",)),
+    Index(name="day_sums_by_team", table="day_sums", columns=("team_id",)),
+    Table(
+        name="answers",
+        columns=(
+            Column("owner", "text"),
+            Column("key", "text"),
+            Column("fingerprint", "blob"),
+            Column("writer", "text"),
+            Column("expires_at", "real"),
+            Column("status", "int", null=True),  # NULL while it is being answered
+            Column("headers", "text", null=True),  # a JSON list of pairs
+            Column("body", "blob", null=True),
+        ),
+        primary_key=("owner", "key"),
+    ),
+)
+
+CHANGES: Final = (KEYS, BOOKS)
+
+
+def steps_for(dialect: Dialect) -> tuple[Step, ...]:
+    """Return all steps as statements of one dialect."""
+    return tuple(
+        tuple(statement for operation in change for statement in operation.statements(dialect)) for change in CHANGES
+    )
+
+
+STEPS: Final = steps_for("sqlite")

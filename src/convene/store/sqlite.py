@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import msgspec
 
 from convene.errors import Conflict
+from convene.limits.allowance import Allowance
 from convene.store.base import KeyRecord, StoreFault
 from convene.store.migrations import STEPS, Step
 
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-Row = tuple[str, str, str, str, bytes, str, float, float | None, float | None, str | None, str]
+Row = tuple[
+    *tuple[str, str, str, str, bytes, str, float, float | None, float | None, str | None, str],
+    *tuple[str, str, str | None, str | None],
+]
 
 _BUSY_S = 5.0
 """How long a statement waits for another process's write (they take milliseconds) before it fails."""
-_COLUMNS = "id, name, owner, plan, digest, last4, created_at, expires_at, revoked_at, models, scopes"
+_COLUMNS = (
+    "id, name, owner, plan, digest, last4, created_at, expires_at, revoked_at, models, scopes, "
+    "user_id, team_id, limits, model_limits"
+)
 
 
 class SqliteFile:
@@ -259,14 +266,22 @@ def _fault(path: Path, error: Exception) -> StoreFault:
 
 
 def _row_of(record: KeyRecord) -> Row:
-    models = None if record.models is None else msgspec.json.encode(record.models).decode()
-    scopes = msgspec.json.encode(record.scopes).decode()
+    models = None if record.models is None else _json(record.models)
     who = (record.id, record.name, record.owner, record.plan)
-    return (*who, record.digest, record.last4, record.created_at, record.expires_at, record.revoked_at, models, scopes)
+    when = (record.created_at, record.expires_at, record.revoked_at)
+    limits = None if record.limits is None else _json(record.limits)
+    model_limits = _json(record.model_limits) if record.model_limits else None
+    mine = (record.user_id, record.team_id, limits, model_limits)
+    return (*who, record.digest, record.last4, *when, models, _json(record.scopes), *mine)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _record_of(row: Row) -> KeyRecord:
-    key_id, name, owner, plan, digest, last4, created_at, expires_at, revoked_at, models, scopes = row
+    key_id, name, owner, plan, digest, last4, created_at, expires_at, revoked_at, models, scopes, *mine = row
+    user_id, team_id, limits, model_limits = mine
     return KeyRecord(
         id=key_id,
         name=name,
@@ -279,4 +294,8 @@ def _record_of(row: Row) -> KeyRecord:
         revoked_at=revoked_at,
         models=None if models is None else msgspec.json.decode(models, type=tuple[str, ...]),
         scopes=msgspec.json.decode(scopes, type=tuple[str, ...]),
+        user_id=user_id or "",
+        team_id=team_id or "",
+        limits=None if limits is None else msgspec.json.decode(limits, type=Allowance),
+        model_limits={} if model_limits is None else msgspec.json.decode(model_limits, type=dict[str, Allowance]),
     )
