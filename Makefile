@@ -52,7 +52,7 @@ conformance: .venv/.default ## Run other people's test suites against a server (
 
 lock: .venv/.dev ## Write the hash-pinned requirements anew
 	$(UV) pyproject.toml requirements/build.in -o requirements/default.txt
-	$(UV) pyproject.toml requirements/build.in requirements/dev.in -c requirements/default.txt -o requirements/dev.txt
+	$(UV) --all-extras pyproject.toml requirements/build.in requirements/dev.in -c requirements/default.txt -o requirements/dev.txt
 
 clean: ## Remove what was built
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from fakes import FakeClock
+from servers import postgres_server, postgres_url, private_redis, redis_space, redis_url
+
+__all__ = ["clock", "postgres_server", "postgres_url", "private_redis", "redis_space", "redis_url"]
 
 
 @pytest.fixture
