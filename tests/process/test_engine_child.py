@@ -232,9 +232,10 @@ async def test_a_client_that_leaves_frees_its_slot(prompt: str, awaited: str) ->
         await asyncio.to_thread(leave_early, address)
         # The only slot: an answer means that the other one, most of a minute long, was given up.
         async with asyncio.timeout(25.0):
-            answer, _ = await chat_aside(address, "Say hello.", max_tokens=2)
+            _, last = await chat_aside(address, "Say hello.", max_tokens=2)
         _, slots = await ask_aside(address, "/slots")
-    assert answer
+    # Not its text: the tiny model's first token may be the end, or half a letter. That it was computed is what counts.
+    assert last["usage"]["completion_tokens"] > 0
     assert len(slots) == 1
 
 
