@@ -99,7 +99,7 @@ class App:
         """Open the store, make the first key if there is none, begin loading models."""
         config = self._config
         if config.auth == "keys":
-            self._store = await SqliteStore.open(config.store_path)
+            self._store = await SqliteStore.open(config.store_path, self._clock)
             ring = KeyRing(self._store.keys, self._clock)
             self.first_key = await ensure_first_key(ring)
             self.front.gatekeeper = ring

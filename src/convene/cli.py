@@ -28,7 +28,8 @@ from convene.cli_models import models
 from convene.cli_output import AskedWrongly, Stop, Verbs, configured, json_option, put, put_json, put_table, say
 from convene.config import describe
 from convene.store.migrations import STEPS
-from convene.store.sqlite import SqliteStore, examine
+from convene.store.sqlite import SqliteStore
+from convene.store.sqlite_file import examine
 
 if TYPE_CHECKING:
     from convene.config import Config

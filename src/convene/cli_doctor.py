@@ -28,7 +28,7 @@ from convene.engine.base import EngineFault
 from convene.engine.catalogue import EMBEDDING_MODEL, find_built_in
 from convene.store.base import StoreFault
 from convene.store.migrations import STEPS
-from convene.store.sqlite import examine
+from convene.store.sqlite_file import examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,7 +14,10 @@ from convene.errors import Conflict
 from convene.store.base import KeyRecord, Store, StoreFault
 from convene.store.memory import MemoryStore
 from convene.store.migrations import STEPS
-from convene.store.sqlite import SqliteFile, SqliteKeys, SqliteStore, examine
+from convene.store.sql import REVISE
+from convene.store.sql_keys import SqlKeys
+from convene.store.sqlite import SqliteStore
+from convene.store.sqlite_file import SqliteFile, examine
 
 if TYPE_CHECKING:
     import sqlite3
@@ -187,6 +190,20 @@ async def test_another_connections_change_is_seen_at_once_and_changes_the_versio
     await there.aclose()
 
 
+async def test_a_change_of_accounts_changes_the_version_too(tmp_path: Path) -> None:
+    file = await SqliteFile.open(tmp_path / "convene.db")
+    before = await SqlKeys(file).version()
+    assert await file.write([("DELETE FROM keys", ()), REVISE]) == [0, 1]
+    assert await SqlKeys(file).version() == before + 1
+    await file.aclose()
+
+
+async def test_answers_do_not_change_the_version_of_the_keys(store: Store) -> None:
+    before = await store.keys.version()
+    await store.answers.claim("o", "k", bytes(32), 2.0, 1.0)
+    assert await store.keys.version() == before
+
+
 async def test_file_and_folder_are_for_their_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "data" / "convene.db"
     store = await SqliteStore.open(path)
@@ -213,7 +230,7 @@ async def test_writes_are_on_the_disk_when_they_return(tmp_path: Path) -> None:
         [synchronous] = connection.execute("PRAGMA synchronous").fetchone()
         return mode, synchronous
 
-    assert await file.read(settings) == ("wal", 2)
+    assert await file.run(settings) == ("wal", 2)
     await file.aclose()
 
 
@@ -262,18 +279,18 @@ async def wait_for_no_thread() -> None:
 
 async def test_a_transaction_that_fails_keeps_nothing(tmp_path: Path) -> None:
     file = await SqliteFile.open(tmp_path / "convene.db")
-    keys = SqliteKeys(file)
+    keys = SqlKeys(file)
     await keys.add(record())
 
     def fail(connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM keys")
         raise ZeroDivisionError
 
-    version = await file.version()
+    version = await keys.version()
     with pytest.raises(ZeroDivisionError):
-        await file.write(fail)
+        await file.transact(fail)
     assert await keys.get("a" * 12) == record()
-    assert await file.version() == version
+    assert await keys.version() == version
     await file.aclose()
 
 
@@ -296,8 +313,8 @@ async def test_an_older_file_is_copied_brought_up_to_date_and_keeps_its_keys(tmp
     await old.keys.add(record())
     await old.aclose()
     file = await SqliteFile.open(path, (*STEPS, ("CREATE TABLE later (id TEXT)",)))
-    assert await SqliteKeys(file).get("a" * 12) == record()
-    assert await file.read(lambda connection: connection.execute("SELECT * FROM later").fetchall()) == []
+    assert await SqlKeys(file).get("a" * 12) == record()
+    assert await file.run(lambda connection: connection.execute("SELECT * FROM later").fetchall()) == []
     await file.aclose()
     back = path.with_name(f"convene.db.v{len(STEPS)}.bak")
     assert stat.S_IMODE(back.stat().st_mode) == 0o600
@@ -313,7 +330,7 @@ async def test_a_step_that_fails_halfway_leaves_the_old_shape(tmp_path: Path) ->
     with pytest.raises(StoreFault):
         await SqliteFile.open(path, (*STEPS, ("CREATE TABLE half (id TEXT)", "THIS IS NOT SQL")))
     file = await SqliteFile.open(path)
-    tables = await file.read(lambda connection: connection.execute("SELECT name FROM sqlite_master").fetchall())
+    tables = await file.run(lambda connection: connection.execute("SELECT name FROM sqlite_master").fetchall())
     await file.aclose()
     assert ("half",) not in tables
 

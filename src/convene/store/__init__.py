@@ -1,1 +1,1 @@
-"""What is remembered: `base.py` says what, `memory.py` and `sqlite.py` how. The only room that knows SQL."""
+"""What is remembered: `base*.py` say what, the others how. The only room that knows SQL."""

@@ -6,12 +6,15 @@ looks like (`serving/keyring.py`) and any SQL.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from convene.errors import StoreFault
 from convene.limits.allowance import Allowance
+
+if TYPE_CHECKING:
+    from convene.store.base_answers import Answers
 
 __all__ = ["KeyRecord", "Keys", "Store", "StoreFault"]
 
@@ -67,7 +70,10 @@ class Keys(Protocol):
         ...
 
     async def version(self) -> int:
-        """Return a number that grows whenever anybody, in this process or another, has changed the store."""
+        """Return a number that grows whenever anybody, in this process or another, has changed keys or accounts.
+
+        The ledger and kept answers, which are written all the time, do not touch it.
+        """
         ...
 
 
@@ -77,6 +83,11 @@ class Store(Protocol):
     @property
     def keys(self) -> Keys:
         """The API keys."""
+        ...
+
+    @property
+    def answers(self) -> Answers:
+        """The kept answers of idempotent requests."""
         ...
 
     async def aclose(self) -> None:

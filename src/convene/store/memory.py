@@ -6,6 +6,7 @@ import msgspec
 
 from convene.errors import Conflict
 from convene.store.base import KeyRecord, StoreFault
+from convene.store.memory_answers import MemoryAnswers
 
 
 class MemoryKeys:
@@ -74,12 +75,19 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._keys = MemoryKeys()
+        self._answers = MemoryAnswers()
 
     @property
     def keys(self) -> MemoryKeys:
         """The API keys."""
         return self._keys
 
+    @property
+    def answers(self) -> MemoryAnswers:
+        """The kept answers of idempotent requests."""
+        return self._answers
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._keys.close()
+        self._answers.close()

@@ -1,0 +1,77 @@
+"""That an open store is alive: its row in `writers`, seen anew every few seconds, gone when it is closed.
+
+Intents and claims name their writer. One that is missing from the table, or was not seen for a while, is dead, and what
+it had begun is somebody else's to end: that is how a kill -9 leaves nothing open for ever (goals B1, B5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final, Self
+
+from convene.store.base import StoreFault
+
+if TYPE_CHECKING:
+    from convene.clock import Clock
+    from convene.store.sql import Change, Database
+
+log = logging.getLogger(__name__)
+
+BEAT_S: Final = 3.0
+"""How often a writer shows life."""
+DEAD_AFTER_US: Final = 30_000_000
+"""When one that does not is taken for dead: ten missed beats, longer than any pause of a loop that is worth saving."""
+
+_BEAT = (
+    "INSERT INTO writers (id, seen_at_us) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET seen_at_us = excluded.seen_at_us"
+)
+_TIDY = "DELETE FROM writers WHERE seen_at_us < ?"
+
+
+class Presence:
+    """One writer's signs of life."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self.id: Final = clock.new_id("w-")
+        self._database = database
+        self._clock = clock
+        self._beating: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(cls, database: Database, clock: Clock) -> Self:
+        """Appear, forget those long dead, and show life from now on. Raises `StoreFault`."""
+        presence = cls(database, clock)
+        await database.write([(_TIDY, (presence.now_us() - 100 * DEAD_AFTER_US,)), presence.beat()])
+        presence._beating = asyncio.create_task(presence._beat_on(), name="store presence")
+        return presence
+
+    def now_us(self) -> int:
+        """Return the wall clock in Unix microseconds."""
+        return int(self._clock.now() * 1e6)
+
+    def beat(self) -> Change:
+        """Return the change that shows life now."""
+        return _BEAT, (self.id, self.now_us())
+
+    async def aclose(self) -> None:
+        """Be gone, at once to everybody. Idempotent."""
+        if self._beating is None:
+            return
+        self._beating.cancel()
+        with contextlib.suppress(asyncio.CancelledError):  # ours; a cancelled caller is told by the next await
+            await asyncio.wait([self._beating])
+        self._beating = None
+        try:
+            await self._database.write([("DELETE FROM writers WHERE id = ?", (self.id,))])
+        except StoreFault as fault:  # then it is dead a little later, for want of beats
+            log.warning("the store could not be told that this writer has closed: %s", fault.detail)
+
+    async def _beat_on(self) -> None:
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                await self._database.write([self.beat()])
+            except StoreFault as fault:
+                log.warning("the store could not be shown that this writer lives: %s", fault.detail)
