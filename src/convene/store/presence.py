@@ -7,7 +7,6 @@ it had begun is somebody else's to end: that is how a kill -9 leaves nothing ope
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from typing import TYPE_CHECKING, Final, Self
 
@@ -60,8 +59,7 @@ class Presence:
         if self._beating is None:
             return
         self._beating.cancel()
-        with contextlib.suppress(asyncio.CancelledError):  # ours; a cancelled caller is told by the next await
-            await asyncio.wait([self._beating])
+        await asyncio.wait([self._beating])
         self._beating = None
         try:
             await self._database.write([("DELETE FROM writers WHERE id = ?", (self.id,))])
