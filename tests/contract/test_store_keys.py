@@ -71,6 +71,29 @@ async def test_no_models_and_an_empty_list_of_models_stay_apart(store: Store) ->
     assert nothing.models == ()
 
 
+async def test_a_first_key_is_kept_only_where_there_was_none(store: Store) -> None:
+    assert await store.keys.add_first(record("one"))
+    assert not await store.keys.add_first(record("two"))
+    await store.keys.revoke("one", 2000.0)
+    assert not await store.keys.add_first(record("three")), "a revoked key has been a key"
+    assert [found.id for found in await store.keys.list_all()] == ["one"]
+
+
+async def test_a_first_key_is_a_change_that_others_see(store: Store) -> None:
+    before = await store.keys.version()
+    assert await store.keys.add_first(record("one"))
+    assert await store.keys.version() != before
+
+
+async def test_of_many_who_open_one_empty_folder_at_once_one_makes_the_first_key(tmp_path: Path) -> None:
+    stores = await asyncio.gather(*(SqliteStore.open(tmp_path / "convene.db") for _ in range(8)))
+    kept = await asyncio.gather(*(one.keys.add_first(record(f"k{place}")) for place, one in enumerate(stores)))
+    assert sum(kept) == 1
+    assert [found.id for found in await stores[0].keys.list_all()] == [f"k{kept.index(True)}"]
+    for one in stores:
+        await one.aclose()
+
+
 async def test_an_unknown_id_gives_none(store: Store) -> None:
     assert await store.keys.get("nobody") is None
 

@@ -193,6 +193,32 @@ class KeyRing:
             BadRequest: naming the argument.
             StoreFault: the store cannot be written.
         """
+        text, record = self._form(name, plan, owner, expires_at, models, scopes)
+        await self._keys.add(record)
+        self._forget()
+        return text, record
+
+    async def create_first(self, name: str, *, scopes: tuple[str, ...] = ("api",)) -> str | None:
+        """Make the store's very first key and return its text; None if there has been a key already.
+
+        However many processes ask at the same moment, one gets a text. Raises as `create` does.
+        """
+        text, record = self._form(name, "owner", None, None, None, scopes)
+        if not await self._keys.add_first(record):
+            return None
+        self._forget()
+        return text
+
+    def _form(
+        self,
+        name: str,
+        plan: str,
+        owner: str | None,
+        expires_at: float | None,
+        models: tuple[str, ...] | None,
+        scopes: tuple[str, ...],
+    ) -> tuple[str, KeyRecord]:
+        """Return the text and the record of a new key that is not kept yet. Raises `BadRequest`."""
         now = self._clock.now()
         if not name.strip() or len(name) > _NAME_LENGTH_MAX or not name.isprintable():
             raise BadRequest(f"A key's name has 1 to {_NAME_LENGTH_MAX} printable characters.", param="name")
@@ -214,8 +240,6 @@ class KeyRing:
             models=models,
             scopes=scopes,
         )
-        await self._keys.add(record)
-        self._forget()
         return text, record
 
     async def rotate(self, key_id: str) -> tuple[str, KeyRecord]:
@@ -265,10 +289,9 @@ class KeyRing:
 
 async def ensure_first_key(keyring: KeyRing) -> str | None:
     """Make the key "first" if there has never been any, and return its text, to be shown once (decisions 16)."""
-    if await keyring.list_all():
+    if await keyring.list_all():  # the usual start spares the write
         return None
-    text, _ = await keyring.create("first", scopes=("api", "admin"))
-    return text
+    return await keyring.create_first("first", scopes=("api", "admin"))
 
 
 def _bearer(authorization: str | None) -> str:
