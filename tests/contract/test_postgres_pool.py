@@ -176,13 +176,14 @@ def test_without_the_driver_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_a_server_that_goes_silent_holds_nobody_who_leaves() -> None:
     """A half-open connection: bytes go out, none come back, and still a cancelled caller is free at once."""
-    silent = asyncio.Event()
+    silent, gone = asyncio.Event(), asyncio.Event()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         silent.set()
         await reader.read()
         writer.close()
+        gone.set()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -192,5 +193,6 @@ async def test_a_server_that_goes_silent_holds_nobody_who_leaves() -> None:
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
             await opening
+        await gone.wait()
     server.close()
     await server.wait_closed()

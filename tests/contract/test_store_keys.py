@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convene.errors import Conflict
-from convene.store.base import KeyRecord, Store, StoreFault
-from convene.store.memory import MemoryStore
+from convene.store.base import KeyRecord, StoreFault
 from convene.store.migrations import STEPS
 from convene.store.sql import REVISE
 from convene.store.sql_keys import SqlKeys
@@ -21,17 +20,10 @@ from convene.store.sqlite_file import SqliteFile, examine
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store = (
-        MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "d" / "convene.db")
-    )
-    yield opened
-    await opened.aclose()
+    from convene.store.base import Store
+    from stores import OpenAnother
 
 
 def record(key_id: str = "a" * 12, *, created_at: float = 1000.0, text: str = "x") -> KeyRecord:
@@ -190,18 +182,16 @@ def store_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("convene-store")]
 
 
-async def test_keys_outlive_the_process_that_made_them(tmp_path: Path) -> None:
-    first = await SqliteStore.open(tmp_path / "convene.db")
+async def test_keys_outlive_the_process_that_made_them(shared: OpenAnother) -> None:
+    first = await shared()
     await first.keys.add(record())
     await first.aclose()
-    second = await SqliteStore.open(tmp_path / "convene.db")
+    second = await shared()
     assert await second.keys.get("a" * 12) == record()
-    await second.aclose()
 
 
-async def test_another_connections_change_is_seen_at_once_and_changes_the_version(tmp_path: Path) -> None:
-    here = await SqliteStore.open(tmp_path / "convene.db")
-    there = await SqliteStore.open(tmp_path / "convene.db")
+async def test_another_connections_change_is_seen_at_once_and_changes_the_version(shared: OpenAnother) -> None:
+    here, there = await shared(), await shared()
     before = await here.keys.version()
     await there.keys.add(record())
     assert await here.keys.version() > before
@@ -209,8 +199,6 @@ async def test_another_connections_change_is_seen_at_once_and_changes_the_versio
     before = await here.keys.version()
     await there.keys.revoke("a" * 12, 5.0)
     assert await here.keys.version() > before
-    await here.aclose()
-    await there.aclose()
 
 
 async def test_a_change_of_accounts_changes_the_version_too(tmp_path: Path) -> None:
