@@ -130,7 +130,7 @@ LIMIT-01 3 Both requests and tokens are rate-limited at the endpoint.
 LIMIT-02 3 `Retry-After` on a 429 gives the seconds to wait.
 LIMIT-03 3 `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` report the state, and a bare `x-ratelimit-reset`,
     if any, is in seconds.
-LIMIT-04 3 The operator sets limits for a key or for a plan.
+LIMIT-04 proved The operator sets limits for a key or for a plan.
 LIMIT-05 6 The limit on images depends on the plan and is separate; the docs recommend exponential back-off with
     jitter.
 LIMIT-06 proved Passing faults are 429, 500, 502 or 503; lasting ones are 400, 401, 403 or 404.
@@ -147,7 +147,7 @@ MODEL-08 4 For each model the operator can cap the tool calls of one turn.
 KEY-01 3 A user can get an account and make a key.
 KEY-02 2 A key has a name, appears in full only once, and is revoked by deletion.
 KEY-03 2 Any opaque text can be a key, `sk_` + 64 hex digits and `sk-...` included.
-KEY-04 3 Keys can be tied to plans whose limits differ.
+KEY-04 proved Keys can be tied to plans whose limits differ.
 USAGE-01 3 No request goes by without its usage being recorded.
 USAGE-02 3 The operator can read recorded usage through an endpoint.
 [asi-one §8]
