@@ -185,7 +185,7 @@ def _policy_of(limit: Limit) -> bytes:
 
 def _next_s(limit: Limit, left: int, until_whole_us: int) -> int:
     """Return the seconds, rounded up, until a rate that is not whole has one unit more than `left`."""
-    if not limit.per:
+    if not limit.amount:
         return -(-limit.window_us // SECOND_US)
     room_us = limit.window_us - until_whole_us
     return -(-(-(-(left + 1) * limit.step // limit.per) - room_us) // SECOND_US)
