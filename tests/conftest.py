@@ -6,9 +6,8 @@ import pytest
 
 from fakes import FakeClock
 from servers import postgres_server, postgres_url, private_redis, redis_space, redis_url
-from stores import shared, store
 
-__all__ = ["clock", "postgres_server", "postgres_url", "private_redis", "redis_space", "redis_url", "shared", "store"]
+__all__ = ["clock", "postgres_server", "postgres_url", "private_redis", "redis_space", "redis_url"]
 
 
 @pytest.fixture

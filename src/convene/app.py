@@ -76,7 +76,7 @@ class App:
             chat=ChatCompletions(
                 Turns(catalog, admission or Open(), clock), Streams(config.edge.ping_s, config.edge.first_event_s)
             ),
-            embeddings=EmbeddingRequests(Embedder(catalog, admission or Open(), clock)),
+            embeddings=EmbeddingRequests(Embedder(catalog)),
             list_models=models.list_all,
             show_model=models.show,
             alive=health.alive,
@@ -100,7 +100,7 @@ class App:
         config = self._config
         if config.auth == "keys":
             self._store = await SqliteStore.open(config.store_path, self._clock)
-            ring = KeyRing(self._store.keys, self._clock)
+            ring = KeyRing(self._store.keys, self._clock, self._store.accounts, config.default_plan)
             self.first_key = await ensure_first_key(ring)
             self.front.gatekeeper = ring
             self._watch_keys(ring)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _SHAPES = re.compile(
-    r"convene_[0-9A-Za-z]{8,}_[0-9A-Za-z]+"
+    r"convene_(?:[0-9A-Za-z]{8,}|link|session)_[0-9A-Za-z]+"
+    r"|\$argon2id\$[^\s'\",]+"
     r"|(?i:bearer)\s+[^\s'\",]+"
     r"|\bsk[-_][0-9A-Za-z_-]{8,}"
     r"|\bhf_[0-9A-Za-z]{8,}"

@@ -8,10 +8,13 @@ import stat
 import threading
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from convene.errors import Conflict
-from convene.store.base import KeyRecord, StoreFault
+from convene.limits.allowance import Allowance
+from convene.store.base import KeyChange, KeyRecord, Store, StoreFault
+from convene.store.memory import MemoryStore
 from convene.store.migrations import STEPS
 from convene.store.sql import REVISE
 from convene.store.sql_keys import SqlKeys
@@ -20,10 +23,17 @@ from convene.store.sqlite_file import SqliteFile, examine
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from convene.store.base import Store
-    from stores import OpenAnother
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    opened: Store = (
+        MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "d" / "convene.db")
+    )
+    yield opened
+    await opened.aclose()
 
 
 def record(key_id: str = "a" * 12, *, created_at: float = 1000.0, text: str = "x") -> KeyRecord:
@@ -61,29 +71,6 @@ async def test_no_models_and_an_empty_list_of_models_stay_apart(store: Store) ->
     assert everything.models is None
     assert nothing is not None
     assert nothing.models == ()
-
-
-async def test_a_first_key_is_kept_only_where_there_was_none(store: Store) -> None:
-    assert await store.keys.add_first(record("one"))
-    assert not await store.keys.add_first(record("two"))
-    await store.keys.revoke("one", 2000.0)
-    assert not await store.keys.add_first(record("three")), "a revoked key has been a key"
-    assert [found.id for found in await store.keys.list_all()] == ["one"]
-
-
-async def test_a_first_key_is_a_change_that_others_see(store: Store) -> None:
-    before = await store.keys.version()
-    assert await store.keys.add_first(record("one"))
-    assert await store.keys.version() != before
-
-
-async def test_of_many_who_open_one_empty_folder_at_once_one_makes_the_first_key(tmp_path: Path) -> None:
-    stores = await asyncio.gather(*(SqliteStore.open(tmp_path / "convene.db") for _ in range(8)))
-    kept = await asyncio.gather(*(one.keys.add_first(record(f"k{place}")) for place, one in enumerate(stores)))
-    assert sum(kept) == 1
-    assert [found.id for found in await stores[0].keys.list_all()] == [f"k{kept.index(True)}"]
-    for one in stores:
-        await one.aclose()
 
 
 async def test_an_unknown_id_gives_none(store: Store) -> None:
@@ -145,6 +132,49 @@ async def test_neither_an_unknown_nor_a_revoked_key_gets_a_new_secret(store: Sto
     assert kept.digest == record().digest
 
 
+async def test_the_keys_of_a_user_and_of_teams_are_found_oldest_first(store: Store) -> None:
+    for key_id, user_id, team_id, created_at in (
+        ("mine", "usr_1", "", 3.0),
+        ("ours", "usr_2", "team_1", 1.0),
+        ("both", "usr_1", "team_1", 2.0),
+        ("theirs", "usr_2", "team_2", 4.0),
+        ("nobodys", "", "", 5.0),
+    ):
+        one = msgspec.structs.replace(record(key_id, created_at=created_at), user_id=user_id, team_id=team_id)
+        await store.keys.add(one)
+
+    async def found(user_id: str, *team_ids: str) -> list[str]:
+        return [one.id for one in await store.keys.list_of(user_id, team_ids)]
+
+    assert await found("usr_1") == ["both", "mine"]
+    assert await found("usr_1", "team_1") == ["ours", "both", "mine"]
+    assert await found("usr_9", "team_1", "team_2") == ["ours", "both", "theirs"]
+    assert await found("usr_9") == []
+    assert await found("") == []
+
+
+async def test_a_change_touches_what_it_names_and_nothing_else(store: Store) -> None:
+    before = msgspec.structs.replace(record(), models=("asi1",), limits=Allowance(requests_per_minute=5))
+    await store.keys.add(before)
+    await store.keys.add(record("other"))
+    change = KeyChange(name="ci", limits=Allowance(requests_per_minute=3, budget_total=9), expires_at=99.5)
+    after = msgspec.structs.replace(before, name="ci", limits=change.limits, expires_at=99.5)
+    assert await store.keys.change("a" * 12, change) == after
+    after = msgspec.structs.replace(after, models=None, limits=None, expires_at=None, plan="pro")
+    assert await store.keys.change("a" * 12, KeyChange(models=None, limits=None, expires_at=None, plan="pro")) == after
+    assert await store.keys.change("a" * 12, KeyChange()) == after
+    assert await store.keys.get("a" * 12) == after
+    assert await store.keys.get("other") == record("other")
+    assert await store.keys.change("nobody", KeyChange(name="x")) is None
+
+
+async def test_a_change_of_a_key_changes_the_version(store: Store) -> None:
+    await store.keys.add(record())
+    before = await store.keys.version()
+    await store.keys.change("a" * 12, KeyChange(name="ci"))
+    assert await store.keys.version() > before
+
+
 async def test_the_version_grows_with_every_change_and_only_then(store: Store) -> None:
     versions = [await store.keys.version()]
     await store.keys.add(record())
@@ -182,16 +212,18 @@ def store_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("convene-store")]
 
 
-async def test_keys_outlive_the_process_that_made_them(shared: OpenAnother) -> None:
-    first = await shared()
+async def test_keys_outlive_the_process_that_made_them(tmp_path: Path) -> None:
+    first = await SqliteStore.open(tmp_path / "convene.db")
     await first.keys.add(record())
     await first.aclose()
-    second = await shared()
+    second = await SqliteStore.open(tmp_path / "convene.db")
     assert await second.keys.get("a" * 12) == record()
+    await second.aclose()
 
 
-async def test_another_connections_change_is_seen_at_once_and_changes_the_version(shared: OpenAnother) -> None:
-    here, there = await shared(), await shared()
+async def test_another_connections_change_is_seen_at_once_and_changes_the_version(tmp_path: Path) -> None:
+    here = await SqliteStore.open(tmp_path / "convene.db")
+    there = await SqliteStore.open(tmp_path / "convene.db")
     before = await here.keys.version()
     await there.keys.add(record())
     assert await here.keys.version() > before
@@ -199,6 +231,8 @@ async def test_another_connections_change_is_seen_at_once_and_changes_the_versio
     before = await here.keys.version()
     await there.keys.revoke("a" * 12, 5.0)
     assert await here.keys.version() > before
+    await here.aclose()
+    await there.aclose()
 
 
 async def test_a_change_of_accounts_changes_the_version_too(tmp_path: Path) -> None:

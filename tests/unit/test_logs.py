@@ -41,6 +41,9 @@ def test_a_line_has_time_level_event_and_message() -> None:
     "secret",
     [
         "convene_0123456789abcdef_ABCDEF0123456789",
+        "convene_link_0123456789abcdefABCDEF0123456789abcdef",
+        "convene_session_0123456789abcdefABCDEF0123456789abcdef",
+        "$argon2id$v=19$m=47104,t=1,p=1$c2FsdA$aGFzaA",
         "Bearer abcdef",
         "bearer  x.y.z",
         "Authorization: Bearer convene_0123456789abcdef_x",

@@ -13,25 +13,29 @@ Called by `api/` through `Gatekeeper`, by `cli_keys.py`, and built by `app.py`.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import re
-import zlib
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
+from msgspec import UNSET
 
 from convene.errors import BadRequest, Conflict, NotFound, Unauthorized
 from convene.serving.base import Principal
+from convene.serving.base_accounts import ADMIN, KeyDraft
+from convene.serving.tokens import SECRET_LENGTH, check_of, digest_of, random_text
 from convene.store.base import KeyRecord, StoreFault
+from convene.store.base_accounts import Standing
 
 if TYPE_CHECKING:
-    from convene.clock import Clock
-    from convene.store.base import Keys
+    from collections.abc import Sequence
 
-_LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    from convene.clock import Clock
+    from convene.store.base import KeyChange, Keys
+    from convene.store.base_accounts import Accounts
+
 _FORM = re.compile(r"(convene_([0-9A-Za-z]{12})_[0-9A-Za-z]{32})([0-9A-Za-z]{6})", re.ASCII)
-_ID_LENGTH, _SECRET_LENGTH, _CHECK_LENGTH = 12, 32, 6
+_ID_LENGTH = 12
 _NAME_LENGTH_MAX = 100
 
 POLL_S = 0.5
@@ -49,6 +53,10 @@ _MISTYPED = "This is not a Convene API key: it is cut off, mistyped, or another 
 _UNKNOWN = "This API key is not known here. `convene keys create NAME` makes a new one."
 _REVOKED = "This API key has been revoked. Ask for a new one."
 _EXPIRED = "This API key has expired. Ask for a new one."
+_DISABLED = "The account that this API key belongs to is disabled."
+_ORPHANED = "The user or team that this API key belongs to is not there (any more). Ask for a new one."
+_LEFT = "This API key is for a team that its user has left. Ask for a new one."
+_NOBODY = Standing()
 
 
 class KeyParts(msgspec.Struct, frozen=True):
@@ -73,23 +81,26 @@ class _Refusal(msgspec.Struct, frozen=True):
 def parse_key(text: str) -> KeyParts | None:
     """Return the parts of a key text, or None if it cannot be one: wrong form or wrong check. Asks nobody."""
     match = _FORM.fullmatch(text)
-    if match is None or not hmac.compare_digest(_check_of(match[1]), match[3]):
+    if match is None or not hmac.compare_digest(check_of(match[1]), match[3]):
         return None
-    return KeyParts(match[2], _digest(text))
+    return KeyParts(match[2], digest_of(text))
 
 
 def form_key(key_id: str, clock: Clock) -> str:
     """Return a new key text for `key_id`."""
-    body = f"convene_{key_id}_{_random(_SECRET_LENGTH, clock)}"
-    return body + _check_of(body)
+    body = f"convene_{key_id}_{random_text(SECRET_LENGTH, clock)}"
+    return body + check_of(body)
 
 
 class KeyRing:
     """The keys of one store, with a memory for those that were shown lately. Belongs to one event loop."""
 
-    def __init__(self, keys: Keys, clock: Clock) -> None:
+    def __init__(self, keys: Keys, clock: Clock, accounts: Accounts | None = None, default_plan: str = "free") -> None:
+        """`default_plan` is for keys where nobody behind them says one; without `accounts` only nobody's keys pass."""
         self._keys = keys
         self._clock = clock
+        self._accounts = accounts
+        self._default_plan = default_plan
         self._known: dict[bytes, _Known] = {}
         self._refused: dict[bytes, _Refusal] = {}
         self._generation = 0
@@ -102,7 +113,7 @@ class KeyRing:
             Unauthorized: no key, no key's form, expired, or refused a moment ago.
         """
         text = _bearer(authorization)
-        digest = _digest(text)
+        digest = digest_of(text)
         # Finding an entry by 256 bits of a hash is the comparison: how long it takes says nothing of the secret.
         known = self._known.get(digest)
         if known is not None:
@@ -130,14 +141,10 @@ class KeyRing:
         record = await self._keys.get(parts.id)
         # An unknown id costs the same comparison as a wrong secret (E4: timing tells nothing).
         same = hmac.compare_digest(record.digest if record else bytes(len(parts.digest)), parts.digest)
-        if record is None or not same:
-            message = _UNKNOWN
-        elif record.revoked_at is not None:  # whatever the wall clock says by now
-            message = _REVOKED
-        elif record.expires_at is not None and record.expires_at <= self._clock.now():
-            message = _EXPIRED
-        else:
-            principal = _principal_of(record)
+        standing = await self._standing_of(record) if record is not None and same else _NOBODY
+        message = _UNKNOWN if record is None or not same else _fault_of(record, standing, self._clock.now())
+        if record is not None and not message:
+            principal = _principal_of(record, standing, self._default_plan)
             # Whatever was read before a change seen meanwhile may be stale: it serves this request, not the next.
             if generation == self._generation:
                 expires_at = float("inf") if record.expires_at is None else record.expires_at
@@ -193,54 +200,52 @@ class KeyRing:
             BadRequest: naming the argument.
             StoreFault: the store cannot be written.
         """
-        text, record = self._form(name, plan, owner, expires_at, models, scopes)
+        return await self.issue(
+            KeyDraft(
+                name=name, plan=plan, owner=owner or "", expires_at=expires_at, models=models, scopes=tuple(scopes)
+            )
+        )
+
+    async def issue(self, draft: KeyDraft) -> tuple[str, KeyRecord]:
+        """Make a key as drafted; whether its user and team exist is for the caller to know. Raises as `create`."""
+        now = self._clock.now()
+        check_name(draft.name)
+        _check_terms(draft.expires_at, draft.models, now)
+        key_id = random_text(_ID_LENGTH, self._clock)
+        text = form_key(key_id, self._clock)
+        record = KeyRecord(
+            id=key_id,
+            name=draft.name,
+            owner=draft.owner or draft.team_id or draft.user_id or key_id,
+            plan=draft.plan,
+            digest=digest_of(text),
+            last4=text[-4:],
+            created_at=now,
+            expires_at=draft.expires_at,
+            models=draft.models,
+            scopes=draft.scopes,
+            user_id=draft.user_id,
+            team_id=draft.team_id,
+            limits=draft.limits,
+            model_limits=draft.model_limits,
+        )
         await self._keys.add(record)
         self._forget()
         return text, record
 
-    async def create_first(self, name: str, *, scopes: tuple[str, ...] = ("api",)) -> str | None:
-        """Make the store's very first key and return its text; None if there has been a key already.
-
-        However many processes ask at the same moment, one gets a text. Raises as `create` does.
-        """
-        text, record = self._form(name, "owner", None, None, None, scopes)
-        if not await self._keys.add_first(record):
-            return None
+    async def change(self, key_id: str, change: KeyChange) -> KeyRecord:
+        """Change what a key is called and may do. Raises `NotFound`, `BadRequest`, `StoreFault`."""
+        if change.name is not UNSET:
+            check_name(change.name)
+        expires_at = None if change.expires_at is UNSET else change.expires_at
+        _check_terms(expires_at, None if change.models is UNSET else change.models, self._clock.now())
+        record = await self._keys.change(key_id, change)
         self._forget()
-        return text
+        return record or await self.find(key_id)
 
-    def _form(
-        self,
-        name: str,
-        plan: str,
-        owner: str | None,
-        expires_at: float | None,
-        models: tuple[str, ...] | None,
-        scopes: tuple[str, ...],
-    ) -> tuple[str, KeyRecord]:
-        """Return the text and the record of a new key that is not kept yet. Raises `BadRequest`."""
-        now = self._clock.now()
-        if not name.strip() or len(name) > _NAME_LENGTH_MAX or not name.isprintable():
-            raise BadRequest(f"A key's name has 1 to {_NAME_LENGTH_MAX} printable characters.", param="name")
-        if expires_at is not None and not expires_at > now:
-            raise BadRequest("A key's expiry must be in the future.", param="expires_at")
-        if models is not None and not models:
-            raise BadRequest("Name at least one model, or leave the models out to allow all.", param="models")
-        key_id = _random(_ID_LENGTH, self._clock)
-        text = form_key(key_id, self._clock)
-        record = KeyRecord(
-            id=key_id,
-            name=name,
-            owner=owner or key_id,
-            plan=plan,
-            digest=_digest(text),
-            last4=text[-4:],
-            created_at=now,
-            expires_at=expires_at,
-            models=models,
-            scopes=scopes,
-        )
-        return text, record
+    async def list_of(self, user_id: str, team_ids: Sequence[str] = ()) -> tuple[KeyRecord, ...]:
+        """Return the keys of a user and of these teams, oldest first. Raises `StoreFault`."""
+        return await self._keys.list_of(user_id, team_ids)
 
     async def rotate(self, key_id: str) -> tuple[str, KeyRecord]:
         """Give a key another secret; the id, and all that hangs on it, stays (decisions 9). Return text and record.
@@ -252,7 +257,7 @@ class KeyRing:
         """
         record = await self.find(key_id)
         text = form_key(record.id, self._clock)
-        if not await self._keys.replace_secret(record.id, _digest(text), text[-4:]):
+        if not await self._keys.replace_secret(record.id, digest_of(text), text[-4:]):
             raise Conflict(f"The key {record.id} has been revoked. Make a new one with `convene keys create NAME`.")
         self._forget()
         return text, await self.find(record.id)
@@ -281,6 +286,11 @@ class KeyRing:
         """Return the records of all keys, oldest first. Raises `StoreFault`."""
         return await self._keys.list_all()
 
+    async def _standing_of(self, record: KeyRecord) -> Standing:
+        if self._accounts is None or not (record.user_id or record.team_id):
+            return _NOBODY
+        return await self._accounts.standing(record.user_id, record.team_id)
+
     def _forget(self) -> None:
         self._generation += 1
         self._known.clear()
@@ -289,9 +299,10 @@ class KeyRing:
 
 async def ensure_first_key(keyring: KeyRing) -> str | None:
     """Make the key "first" if there has never been any, and return its text, to be shown once (decisions 16)."""
-    if await keyring.list_all():  # the usual start spares the write
+    if await keyring.list_all():
         return None
-    return await keyring.create_first("first", scopes=("api", "admin"))
+    text, _ = await keyring.create("first", scopes=("api", "admin"))
+    return text
 
 
 def _bearer(authorization: str | None) -> str:
@@ -311,40 +322,49 @@ def _refuse(message: str) -> NoReturn:
     raise Unauthorized(message)
 
 
-def _digest(text: str) -> bytes:
-    # A header may hold any text; what is not ASCII is no key, but must not be an error either.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+def check_name(name: str) -> None:
+    """Raise `BadRequest` unless this can be the name of a key."""
+    if not name.strip() or len(name) > _NAME_LENGTH_MAX or not name.isprintable():
+        raise BadRequest(f"A key's name has 1 to {_NAME_LENGTH_MAX} printable characters.", param="name")
 
 
-def _principal_of(record: KeyRecord) -> Principal:
+def _check_terms(expires_at: float | None, models: tuple[str, ...] | None, now: float) -> None:
+    if expires_at is not None and not expires_at > now:
+        raise BadRequest("A key's expiry must be in the future.", param="expires_at")
+    if models is not None and not models:
+        raise BadRequest("Name at least one model, or leave the models out to allow all.", param="models")
+
+
+def _fault_of(record: KeyRecord, standing: Standing, now: float) -> str:
+    """Return why a key is void, or an empty text."""
+    if record.revoked_at is not None:  # whatever the wall clock says by now
+        return _REVOKED
+    if record.expires_at is not None and record.expires_at <= now:
+        return _EXPIRED
+    if (record.user_id and standing.user is None) or (record.team_id and standing.team is None):
+        return _ORPHANED
+    if standing.user is not None and standing.user.disabled_at is not None:
+        return _DISABLED
+    return _LEFT if record.user_id and record.team_id and standing.membership is None else ""
+
+
+def _principal_of(record: KeyRecord, standing: Standing, default_plan: str) -> Principal:
+    user, team = standing.user, standing.team
+    scopes = record.scopes
+    if user is not None and user.role != ADMIN:  # who is no admin any more has no admin's keys
+        scopes = tuple(scope for scope in scopes if scope != ADMIN)
+    plan = record.plan or (user.plan if user else "") or (team.plan if team else "") or default_plan
     return Principal(
         key_id=record.id,
         owner=record.owner,
         name=record.name,
-        plan=record.plan,
+        plan=plan,
         models=record.models,
-        scopes=record.scopes,
+        scopes=scopes,
         user_id=record.user_id,
         team_id=record.team_id,
         limits=record.limits,
+        user_limits=user.limits if user else None,
+        team_limits=team.limits if team else None,
         model_limits=record.model_limits,
     )
-
-
-def _check_of(body: str) -> str:
-    """Return CRC32 in base62, most significant digit first, padded to six (62^6 > 2^32)."""
-    number = zlib.crc32(body.encode())
-    digits = []
-    for _ in range(_CHECK_LENGTH):
-        number, digit = divmod(number, len(_LETTERS))
-        digits.append(_LETTERS[digit])
-    return "".join(reversed(digits))
-
-
-def _random(length: int, clock: Clock) -> str:
-    """Return `length` letters, each of the 62 equally likely: bytes of 248 and above are drawn again."""
-    fair = 256 - 256 % len(_LETTERS)
-    letters = ""
-    while len(letters) < length:
-        letters += "".join(_LETTERS[byte % len(_LETTERS)] for byte in clock.token(length) if byte < fair)
-    return letters[:length]

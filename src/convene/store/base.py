@@ -9,14 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from convene.errors import StoreFault
 from convene.limits.allowance import Allowance
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.store.base_accounts import Accounts
     from convene.store.base_answers import Answers
 
-__all__ = ["KeyRecord", "Keys", "Store", "StoreFault"]
+__all__ = ["KeyChange", "KeyRecord", "Keys", "Store", "StoreFault"]
 
 
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,18 +50,21 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Its own limits on single models, by the deployment's name."""
 
 
+class KeyChange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What becomes different of a key; what is unset stays. Its secret has a call of its own."""
+
+    name: str | UnsetType = UNSET
+    plan: str | UnsetType = UNSET
+    expires_at: float | UnsetType | None = UNSET
+    models: tuple[str, ...] | UnsetType | None = UNSET
+    limits: Allowance | UnsetType | None = UNSET
+
+
 class Keys(Protocol):
     """API keys. Every call raises `StoreFault` if the store cannot be used."""
 
     async def add(self, record: KeyRecord) -> None:
         """Keep a new key. Raises `convene.errors.Conflict` if the id is taken."""
-        ...
-
-    async def add_first(self, record: KeyRecord) -> bool:
-        """Keep a key if there has never been any, in one step; return whether it was kept.
-
-        Of all processes that ask this of one empty store at the same time, one is told True (decisions 16).
-        """
         ...
 
     async def get(self, key_id: str) -> KeyRecord | None:
@@ -66,6 +73,14 @@ class Keys(Protocol):
 
     async def list_all(self) -> tuple[KeyRecord, ...]:
         """Return all keys, revoked and expired ones too, oldest first."""
+        ...
+
+    async def list_of(self, user_id: str, team_ids: Sequence[str] = ()) -> tuple[KeyRecord, ...]:
+        """Return the keys of a user (none for an empty id) and those of these teams, oldest first."""
+        ...
+
+    async def change(self, key_id: str, change: KeyChange) -> KeyRecord | None:
+        """Change a key and return it as it is then; None: there is no such key."""
         ...
 
     async def revoke(self, key_id: str, at: float) -> bool:
@@ -95,6 +110,11 @@ class Store(Protocol):
     @property
     def answers(self) -> Answers:
         """The kept answers of idempotent requests."""
+        ...
+
+    @property
+    def accounts(self) -> Accounts:
+        """The users, teams, links and browser sessions."""
         ...
 
     async def aclose(self) -> None:

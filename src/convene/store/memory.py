@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from convene.errors import Conflict
 from convene.store.base import KeyRecord, StoreFault
+from convene.store.memory_accounts import MemoryAccounts
 from convene.store.memory_answers import MemoryAnswers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.store.base import KeyChange
 
 
 class MemoryKeys:
@@ -24,14 +32,6 @@ class MemoryKeys:
             raise Conflict(f"There is already a key with the id {record.id}.")
         self._put(record)
 
-    async def add_first(self, record: KeyRecord) -> bool:
-        """Keep a key if there is none yet."""
-        self._check_open()
-        if self._records:
-            return False
-        self._put(record)
-        return True
-
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return the key with this id, or None."""
         self._check_open()
@@ -41,6 +41,21 @@ class MemoryKeys:
         """Return all keys, oldest first."""
         self._check_open()
         return tuple(sorted(self._records.values(), key=lambda record: (record.created_at, record.id)))
+
+    async def list_of(self, user_id: str, team_ids: Sequence[str] = ()) -> tuple[KeyRecord, ...]:
+        """Return the keys of a user and of these teams, oldest first."""
+        everything = await self.list_all()
+        return tuple(one for one in everything if (user_id and one.user_id == user_id) or one.team_id in team_ids)
+
+    async def change(self, key_id: str, change: KeyChange) -> KeyRecord | None:
+        """Change a key."""
+        self._check_open()
+        record = self._records.get(key_id)
+        if record is None:
+            return None
+        said = {name: new for name in change.__struct_fields__ if (new := getattr(change, name)) is not msgspec.UNSET}
+        self._put(msgspec.structs.replace(record, **said))
+        return self._records[key_id]
 
     async def revoke(self, key_id: str, at: float) -> bool:
         """Mark the key revoked; the first time stays."""
@@ -64,6 +79,10 @@ class MemoryKeys:
         self._check_open()
         return self._version
 
+    def revise(self) -> None:
+        """Count a change of the accounts, which decide what keys may do."""
+        self._version += 1
+
     def close(self) -> None:
         """Forget everything."""
         self._open = False
@@ -84,6 +103,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self._keys = MemoryKeys()
         self._answers = MemoryAnswers()
+        self._accounts = MemoryAccounts(self._keys.revise)
 
     @property
     def keys(self) -> MemoryKeys:
@@ -95,7 +115,13 @@ class MemoryStore:
         """The kept answers of idempotent requests."""
         return self._answers
 
+    @property
+    def accounts(self) -> MemoryAccounts:
+        """The users, teams, links and browser sessions."""
+        return self._accounts
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._keys.close()
         self._answers.close()
+        self._accounts.close()

@@ -134,7 +134,77 @@ BOOKS: Final[tuple[Operation, ...]] = (
     ),
 )
 
-CHANGES: Final = (KEYS, BOOKS)
+ACCOUNTS: Final[tuple[Operation, ...]] = (
+    # Columns are the fields of the Structs in `base_accounts.py`, in their order.
+    Table(
+        name="users",
+        columns=(
+            Column("id", "text"),
+            Column("name", "text"),
+            Column("email", "text"),
+            Column("password", "text", null=True),  # Argon2id, parameters and salt included
+            Column("role", "text"),
+            Column("plan", "text"),
+            Column("limits", "text", null=True),  # a JSON object of `Allowance`
+            Column("created_at", "real"),
+            Column("disabled_at", "real", null=True),
+        ),
+        primary_key=("id",),
+    ),
+    Index(name="users_by_email", table="users", columns=("email",), unique=True),
+    Table(
+        name="teams",
+        columns=(
+            Column("id", "text"),
+            Column("name", "text"),
+            Column("plan", "text"),
+            Column("limits", "text", null=True),
+            Column("created_at", "real"),
+        ),
+        primary_key=("id",),
+    ),
+    Table(
+        name="members",
+        columns=(Column("team_id", "text"), Column("user_id", "text"), Column("role", "text")),
+        primary_key=("team_id", "user_id"),
+    ),
+    Index(name="members_by_user", table="members", columns=("user_id",)),
+    Table(
+        name="links",
+        columns=(
+            Column("id", "text"),
+            Column("digest", "blob"),
+            Column("purpose", "text"),
+            Column("email", "text"),
+            Column("role", "text"),
+            Column("plan", "text"),
+            Column("team_id", "text"),
+            Column("user_id", "text"),
+            Column("created_by", "text"),
+            Column("created_at", "real"),
+            Column("expires_at", "real"),
+            Column("used_at", "real", null=True),
+        ),
+        primary_key=("id",),
+    ),
+    Index(name="links_by_digest", table="links", columns=("digest",), unique=True),
+    Table(
+        name="browser_sessions",
+        columns=(
+            Column("digest", "blob"),
+            Column("user_id", "text"),
+            Column("created_at", "real"),
+            Column("seen_at", "real"),
+            Column("expires_at", "real"),
+        ),
+        primary_key=("digest",),
+    ),
+    Index(name="browser_sessions_by_user", table="browser_sessions", columns=("user_id",)),
+    Index(name="keys_by_user", table="keys", columns=("user_id",)),
+    Index(name="keys_by_team", table="keys", columns=("team_id",)),
+)
+
+CHANGES: Final = (KEYS, BOOKS, ACCOUNTS)
 
 
 def steps_for(dialect: Dialect) -> tuple[Step, ...]:

@@ -26,6 +26,11 @@ _TYPES: Final[dict[Dialect, dict[Type, str]]] = {
 their code points in both, so that pages follow each other the same way."""
 
 
+def type_of(kind: Type, dialect: Dialect) -> str:
+    """Return what a dialect calls a type."""
+    return _TYPES[dialect][kind]
+
+
 class Column(msgspec.Struct, frozen=True):
     """One column. `default` is an SQL literal; a column that is added later needs one unless it may be NULL."""
 

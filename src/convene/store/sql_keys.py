@@ -12,18 +12,22 @@ from convene.store.base import KeyRecord
 from convene.store.sql import REVISE, revision
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.store.base import KeyChange
     from convene.store.sql import Database, Row
 
 _COLUMNS = (
     "id, name, owner, plan, digest, last4, created_at, expires_at, revoked_at, models, scopes, "
     "user_id, team_id, limits, model_limits"
 )
+_JSON = ("models", "limits")
+"""Columns of those that a change may name which hold JSON."""
 _HOLES = ", ".join("?" * len(_COLUMNS.split(", ")))
 _ADD = f"INSERT INTO keys ({_COLUMNS}) VALUES ({_HOLES}) ON CONFLICT DO NOTHING"  # noqa: S608 -- constants
 _GET = f"SELECT {_COLUMNS} FROM keys WHERE id = ?"  # noqa: S608 -- constants
 _LIST = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 -- constants
 _REVOKE = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
-_ALONE = "DELETE FROM keys WHERE id = ? AND EXISTS (SELECT 1 FROM keys AS others WHERE others.id <> ?)"
 _REPLACE = "UPDATE keys SET digest = ?, last4 = ? WHERE id = ? AND revoked_at IS NULL"
 
 
@@ -38,16 +42,6 @@ class SqlKeys:
         if not await self._change(_ADD, *_row_of(record)):
             raise Conflict(f"There is already a key with the id {record.id}.")
 
-    async def add_first(self, record: KeyRecord) -> bool:
-        """Keep a key if there is none yet.
-
-        The revision comes first: it is the one row that Postgres, too, lets only one of these transactions have at a
-        time, so the last statement sees the key of whoever was before.
-        """
-        alone = (_ALONE, (record.id, record.id))
-        _revised, added, dropped = await self._database.write([REVISE, (_ADD, _row_of(record)), alone])
-        return added == 1 and not dropped
-
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return the key with this id, or None."""
         rows = await self._database.rows(_GET, (key_id,))
@@ -56,6 +50,24 @@ class SqlKeys:
     async def list_all(self) -> tuple[KeyRecord, ...]:
         """Return all keys, oldest first."""
         return tuple(_record_of(row) for row in await self._database.rows(_LIST))
+
+    async def list_of(self, user_id: str, team_ids: Sequence[str] = ()) -> tuple[KeyRecord, ...]:
+        """Return the keys of a user and of these teams, oldest first."""
+        holes = ", ".join("?" * len(team_ids)) or "NULL"
+        rows = await self._database.rows(
+            f"SELECT {_COLUMNS} FROM keys WHERE (user_id = ? AND user_id <> '') OR team_id IN ({holes}) "  # noqa: S608 -- constants
+            "ORDER BY created_at, id",
+            (user_id, *team_ids),
+        )
+        return tuple(_record_of(row) for row in rows)
+
+    async def change(self, key_id: str, change: KeyChange) -> KeyRecord | None:
+        """Change a key."""
+        said = {name: new for name in change.__struct_fields__ if (new := getattr(change, name)) is not msgspec.UNSET}
+        columns = ", ".join(f"{name} = ?" for name in said) or "id = id"
+        values = [_json(new) if name in _JSON and new is not None else new for name, new in said.items()]
+        statement = f"UPDATE keys SET {columns} WHERE id = ?"  # noqa: S608 -- names of our own fields
+        return await self.get(key_id) if await self._change(statement, *values, key_id) else None
 
     async def revoke(self, key_id: str, at: float) -> bool:
         """Mark the key revoked; the first time stays."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from convene.clock import Clock, SystemClock
 from convene.store.presence import Presence
+from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
 from convene.store.sqlite_file import SqliteFile
@@ -22,6 +23,7 @@ class SqliteStore:
         self._presence = presence
         self._keys = SqlKeys(file)
         self._answers = SqlAnswers(file, presence)
+        self._accounts = SqlAccounts(file)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock | None = None) -> Self:
@@ -48,6 +50,11 @@ class SqliteStore:
     def answers(self) -> SqlAnswers:
         """The kept answers of idempotent requests."""
         return self._answers
+
+    @property
+    def accounts(self) -> SqlAccounts:
+        """The users, teams, links and browser sessions."""
+        return self._accounts
 
     async def aclose(self) -> None:
         """Close the file and end its thread."""

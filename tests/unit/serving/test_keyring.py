@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import re
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,13 @@ import pytest
 
 from convene.clock import SystemClock
 from convene.errors import BadRequest, Conflict, NotFound, Unauthorized
+from convene.limits.allowance import Allowance
 from convene.serving import keyring as module
+from convene.serving.base_accounts import KeyDraft
 from convene.serving.keyring import LOCAL, REFUSAL_S, KeyRing, ensure_first_key, form_key, parse_key
-from convene.store.base import KeyRecord, StoreFault
-from convene.store.memory import MemoryKeys
+from convene.store.base import KeyChange, KeyRecord, StoreFault
+from convene.store.base_accounts import Member, Team, TeamChange, User, UserChange
+from convene.store.memory import MemoryKeys, MemoryStore
 
 if TYPE_CHECKING:
     from convene.serving.base import Gatekeeper
@@ -94,33 +96,6 @@ def test_a_key_has_the_prefix_an_id_a_secret_and_a_check(clock: MovedClock) -> N
     assert parts is not None
     assert parts.id == "abcDEF123456"
     assert parts.digest == hashlib.sha256(text.encode()).digest()
-
-
-def test_a_secret_has_at_least_190_random_bits() -> None:
-    assert module._SECRET_LENGTH * math.log2(len(set(module._LETTERS))) >= 190
-
-
-def test_every_letter_of_a_secret_is_as_likely_as_any_other(clock: MovedClock) -> None:
-    class Counting(MovedClock):
-        def token(self, n_bytes: int) -> bytes:
-            return bytes(range(256))[:n_bytes] if n_bytes < 256 else bytes(range(256))
-
-    letters = module._random(248, Counting())
-    assert {letter: letters.count(letter) for letter in set(letters)} == dict.fromkeys(module._LETTERS, 4)
-    assert len({form_key("a" * 12, clock) for _ in range(100)}) == 100
-
-
-def test_bytes_that_would_favour_some_letters_are_drawn_again() -> None:
-    class Unfair(MovedClock):
-        draws = 0
-
-        def token(self, n_bytes: int) -> bytes:
-            self.draws += 1
-            return bytes([255] * n_bytes if self.draws == 1 else [61] * n_bytes)
-
-    unfair = Unfair()
-    assert module._random(8, unfair) == "z" * 8
-    assert unfair.draws == 2
 
 
 def test_every_mistyped_letter_is_noticed_without_a_look_up(clock: MovedClock) -> None:
@@ -440,18 +415,102 @@ def test_the_local_principal_is_fixed_and_a_key_ring_is_a_gatekeeper(ring: KeyRi
     assert (LOCAL.key_id, LOCAL.owner, LOCAL.plan, LOCAL.models) == ("local", "local", "owner", None)
 
 
-async def test_servers_that_start_at_once_on_one_empty_store_make_one_first_key() -> None:
-    """Each looks before any has written: the store decides, not the look."""
-    keys = MemoryKeys()
-    rings = [KeyRing(keys, SystemClock()) for _ in range(5)]
-    texts = [await ring.create_first("first") for ring in rings]
-    assert [text is not None for text in texts] == [True, False, False, False, False]
-    assert len(await keys.list_all()) == 1
+# Those behind a key.
+
+BOB = User(id="usr_bob", name="Bob", email="bob@x.org", created_at=1.0)
+LAB = Team(id="team_lab", name="Lab", created_at=1.0)
+FIVE, SIX, SEVEN = (Allowance(requests_per_minute=number) for number in (5, 6, 7))
 
 
-async def test_a_first_key_has_the_scopes_asked_for_and_opens_the_door() -> None:
-    ring = KeyRing(MemoryKeys(), SystemClock())
-    text = await ring.create_first("first", scopes=("api", "admin"))
-    principal = await ring.check(f"Bearer {text}")
-    assert principal.scopes == ("api", "admin")
-    assert principal.owner == principal.key_id
+@pytest.mark.req("KEY-04")
+@pytest.mark.parametrize(
+    ("key", "user", "team", "effective"),
+    [
+        ("pro", "free", "owner", "pro"),
+        ("", "free", "owner", "free"),
+        ("", "", "owner", "owner"),
+        ("", "", "", "basic"),
+    ],
+)
+async def test_the_plan_is_the_keys_else_the_users_else_the_teams_else_the_default(
+    clock: MovedClock, key: str, user: str, team: str, effective: str
+) -> None:
+    store = MemoryStore()
+    await store.accounts.add_user(msgspec.structs.replace(BOB, plan=user))
+    await store.accounts.add_team(msgspec.structs.replace(LAB, plan=team))
+    await store.accounts.put_member(Member(team_id="team_lab", user_id="usr_bob"))
+    ring = KeyRing(store.keys, clock, store.accounts, "basic")
+    text, _ = await ring.issue(KeyDraft(name="k", plan=key, user_id="usr_bob", team_id="team_lab"))
+    assert (await ring.check(f"Bearer {text}")).plan == effective
+
+
+async def test_the_limits_of_key_user_and_team_come_with_the_principal_and_follow_their_changes(
+    clock: MovedClock,
+) -> None:
+    store = MemoryStore()
+    await store.accounts.add_user(msgspec.structs.replace(BOB, limits=FIVE))
+    await store.accounts.add_team(msgspec.structs.replace(LAB, limits=SIX))
+    await store.accounts.put_member(Member(team_id="team_lab", user_id="usr_bob"))
+    ring = KeyRing(store.keys, clock, store.accounts)
+    await ring.poll()
+    draft = KeyDraft(name="k", user_id="usr_bob", team_id="team_lab", limits=SEVEN, model_limits={"asi1": FIVE})
+    text, _ = await ring.issue(draft)
+    who = await ring.check(f"Bearer {text}")
+    assert (who.limits, who.user_limits, who.team_limits, who.model_limits) == (SEVEN, FIVE, SIX, {"asi1": FIVE})
+    await store.accounts.change_user("usr_bob", UserChange(limits=None))
+    await store.accounts.change_team("team_lab", TeamChange(limits=SEVEN))
+    await ring.poll()
+    who = await ring.check(f"Bearer {text}")
+    assert (who.user_limits, who.team_limits) == (None, SEVEN)
+
+
+async def test_a_key_of_nobody_costs_no_look_up_of_accounts(clock: MovedClock) -> None:
+    store = MemoryStore()
+    ring = KeyRing(store.keys, clock, store.accounts)
+    text, _ = await ring.create("lab")
+    store.accounts.close()  # asking would be a store fault
+    assert (await ring.check(f"Bearer {text}")).user_limits is None
+
+
+async def test_a_wrong_secret_costs_no_look_up_of_accounts(clock: MovedClock) -> None:
+    store = MemoryStore()
+    await store.accounts.add_user(BOB)
+    ring = KeyRing(store.keys, clock, store.accounts)
+    _, record = await ring.issue(KeyDraft(name="k", user_id="usr_bob"))
+    store.accounts.close()
+    assert "not known" in await refusal(ring, f"Bearer {form_key(record.id, clock)}")
+
+
+@pytest.mark.parametrize("draft", [KeyDraft(name="k", user_id="usr_9"), KeyDraft(name="k", team_id="team_9")])
+async def test_a_key_whose_user_or_team_is_missing_is_refused(clock: MovedClock, draft: KeyDraft) -> None:
+    store = MemoryStore()
+    ring = KeyRing(store.keys, clock, store.accounts)
+    text, _ = await ring.issue(draft)
+    assert "not there" in await refusal(ring, f"Bearer {text}")
+
+
+async def test_without_accounts_a_users_key_is_refused(ring: KeyRing) -> None:
+    text, _ = await ring.issue(KeyDraft(name="k", user_id="usr_bob"))
+    assert "not there" in await refusal(ring, f"Bearer {text}")
+
+
+async def test_a_key_of_a_team_alone_needs_no_member(clock: MovedClock) -> None:
+    store = MemoryStore()
+    await store.accounts.add_team(LAB)
+    ring = KeyRing(store.keys, clock, store.accounts)
+    text, record = await ring.issue(KeyDraft(name="k", team_id="team_lab"))
+    assert record.owner == "team_lab"
+    assert (await ring.check(f"Bearer {text}")).team_id == "team_lab"
+
+
+async def test_a_change_of_a_key_counts_at_once_here(ring: KeyRing) -> None:
+    text, record = await ring.create("lab")
+    await ring.check(f"Bearer {text}")
+    await ring.change(record.id, KeyChange(models=("asi1",), limits=FIVE))
+    who = await ring.check(f"Bearer {text}")
+    assert (who.models, who.limits) == (("asi1",), FIVE)
+    with pytest.raises(NotFound):
+        await ring.change("nobody", KeyChange(name="x"))
+    for wrong in (KeyChange(name=" "), KeyChange(models=()), KeyChange(expires_at=1.0)):
+        with pytest.raises(BadRequest):
+            await ring.change(record.id, wrong)
