@@ -6,8 +6,9 @@ import pytest
 
 from fakes import FakeClock
 from servers import postgres_server, postgres_url, private_redis, redis_space, redis_url
+from stores import shared, store
 
-__all__ = ["clock", "postgres_server", "postgres_url", "private_redis", "redis_space", "redis_url"]
+__all__ = ["clock", "postgres_server", "postgres_url", "private_redis", "redis_space", "redis_url", "shared", "store"]
 
 
 @pytest.fixture

@@ -32,6 +32,10 @@ class FakeClock:
         """Return `prefix` plus 24 hexadecimal digits."""
         return f"{prefix}{self._random.getrandbits(96):024x}"
 
+    def stamped_id(self, prefix: str) -> str:
+        """Return `prefix`, 11 digits of the time in milliseconds and 13 that look random."""
+        return f"{prefix}{int(self._now * 1000):011x}{self._random.getrandbits(52):013x}"
+
     def token(self, n_bytes: int) -> bytes:
         """Return `n_bytes` that look random."""
         return self._random.randbytes(n_bytes)

@@ -130,7 +130,7 @@ LIMIT-01 3 Both requests and tokens are rate-limited at the endpoint.
 LIMIT-02 3 `Retry-After` on a 429 gives the seconds to wait.
 LIMIT-03 3 `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` report the state, and a bare `x-ratelimit-reset`,
     if any, is in seconds.
-LIMIT-04 3 The operator sets limits for a key or for a plan.
+LIMIT-04 proved The operator sets limits for a key or for a plan.
 LIMIT-05 6 The limit on images depends on the plan and is separate; the docs recommend exponential back-off with
     jitter.
 LIMIT-06 proved Passing faults are 429, 500, 502 or 503; lasting ones are 400, 401, 403 or 404.

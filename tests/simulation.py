@@ -147,6 +147,10 @@ class SimulatedClock:
         """Return `prefix` plus 24 hexadecimal digits."""
         return f"{prefix}{self._source.getrandbits(96):024x}"
 
+    def stamped_id(self, prefix: str) -> str:
+        """Return `prefix`, 11 digits of the time in milliseconds and 13 random ones."""
+        return f"{prefix}{int(self.now() * 1000):011x}{self._source.getrandbits(52):013x}"
+
     def token(self, n_bytes: int) -> bytes:
         """Return `n_bytes` bytes."""
         return self._source.randbytes(n_bytes)

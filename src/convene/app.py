@@ -76,7 +76,7 @@ class App:
             chat=ChatCompletions(
                 Turns(catalog, admission or Open(), clock), Streams(config.edge.ping_s, config.edge.first_event_s)
             ),
-            embeddings=EmbeddingRequests(Embedder(catalog)),
+            embeddings=EmbeddingRequests(Embedder(catalog, admission or Open(), clock)),
             list_models=models.list_all,
             show_model=models.show,
             alive=health.alive,

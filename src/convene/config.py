@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from convene.config_books import Books, Limits, Plan, Price, plans_of
 from convene.config_sources import (
     Given,
     Key,
@@ -38,12 +39,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "Books",
     "ClientSettings",
     "Config",
     "ConfigError",
     "Edge",
     "Engine",
+    "Limits",
     "Model",
+    "Plan",
+    "Price",
     "Scripted",
     "Secret",
     "Shown",
@@ -135,6 +140,11 @@ class Upstream(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     echo_reasoning: Annotated[bool, About("Send earlier reasoning back as reasoning_content")] = False
     allowed_tools: Annotated[bool, About("It knows tool_choice of type allowed_tools")] = False
+    on_disconnect: Annotated[
+        Literal["cancel", "drain", "free"],
+        About("Client left: cancel and bill what came, drain and bill exactly, or cancel and bill nothing"),
+    ] = "cancel"
+    drain_s: Annotated[float, About("Longest drain of an answer nobody waits for", "s", at_least=0.1)] = 60.0
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -160,6 +170,9 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     hidden: Annotated[bool, About("Serve it, but do not list it")] = False
     embeddings: Annotated[bool, About("It is an embedding model")] = False
     dimensions: Annotated[int | None, About("Length of its embeddings", at_least=1)] = None
+    price: Annotated[str, About("Entry of [prices] that it costs; the one of its own name when empty")] = ""
+    limits: Annotated[str, About("Plan whose limits all its callers share")] = ""
+    limits_per_key: Annotated[str, About("Plan whose limits each key has on it, beside its own")] = ""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,12 +196,19 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     access_log: Annotated[bool, About("Log one line per request")] = True
     docs: Annotated[bool, About("Serve /docs and /openapi.json")] = True
     default_model: Annotated[str, About("Model that `convene chat` asks for")] = "asi1"
+    database_url: Annotated[Secret, About("postgres://... for all that is remembered, instead of data_dir")] = Secret()
+    redis_url: Annotated[Secret, About("redis://... for the counters of several machines")] = Secret()
+    currency: Annotated[str, About("What prices and budgets are in")] = "USD"
     edge: Edge = Edge()
     engine: Engine = Engine()
     scripted: Scripted = Scripted()
     tools: Tools = Tools()
+    limits: Limits = Limits()
+    ledger: Books = Books()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     models: dict[str, Model] = msgspec.field(default_factory=dict)
+    plans: dict[str, Plan] = msgspec.field(default_factory=dict)
+    prices: dict[str, Price] = msgspec.field(default_factory=dict)
     sources: dict[str, str] = msgspec.field(default_factory=dict)
     """Key to source, for every value that is not a default."""
     notices: tuple[str, ...] = ()
@@ -223,8 +243,8 @@ class ClientSettings(msgspec.Struct, frozen=True):
 
 _SCHEMA = Schema(
     Config,
-    {"edge": Edge, "engine": Engine, "scripted": Scripted, "tools": Tools},
-    {"upstreams": Upstream, "models": Model},
+    {"edge": Edge, "engine": Engine, "scripted": Scripted, "tools": Tools, "limits": Limits, "ledger": Books},
+    {"upstreams": Upstream, "models": Model, "plans": Plan, "prices": Price},
 )
 _BUILT_IN_UPSTREAMS = frozenset({"engine", "scripted"})
 _KEY_NAMES = ("CONVENE_API_KEY", "ASI1_API_KEY", "ASI_ONE_API_KEY", "ASI_API_KEY", "ASIONE_API_KEY", "ASI_LLM_KEY")
@@ -280,7 +300,7 @@ def secrets_of(config: Config) -> tuple[str, ...]:
     found: list[Secret] = []
     for upstream in config.upstreams.values():
         found += (upstream.api_key, upstream.proxy, *upstream.headers.values())
-    found.append(config.engine.hub_token)
+    found += (config.engine.hub_token, config.database_url, config.redis_url)
     return tuple(dict.fromkeys(secret.reveal() for secret in found if secret))
 
 
@@ -367,6 +387,18 @@ def _check(config: Config) -> None:
             if wanted not in known:
                 message = f"names {wanted!r}, which is not one of: {', '.join(sorted(known))}"
                 raise _fault(config, ("models", name, "upstream"), message)
+        _check_terms(config, name, model)
+
+
+def _check_terms(config: Config, name: str, model: Model) -> None:
+    for setting in ("limits", "limits_per_key"):
+        wanted = getattr(model, setting)
+        if wanted and wanted not in (known := plans_of(config.plans)):
+            message = f"names {wanted!r}, which is not one of: {', '.join(sorted(known))}"
+            raise _fault(config, ("models", name, setting), message)
+    if model.price and model.price not in config.prices:
+        message = f"names {model.price!r}, which is not one of: {', '.join(sorted(config.prices)) or 'none'}"
+        raise _fault(config, ("models", name, "price"), message)
 
 
 def _check_upstream(config: Config, name: str, upstream: Upstream) -> None:

@@ -1,4 +1,4 @@
-"""Token counts: pure arithmetic. Prices and cost join here with the ledger."""
+"""Token counts, prices and what a request costs: pure integer arithmetic."""
 
 from __future__ import annotations
 
@@ -35,8 +35,47 @@ class Usage(msgspec.Struct, frozen=True):
 
 BYTES_PER_TOKEN = 3
 """The stated estimate where no tokenizer is known: one token per three UTF-8 bytes, rounded up (reliability 1.1)."""
+MILLION = 1_000_000
 
 
 def estimate_tokens(text: str) -> int:
     """Return the stated estimate of the tokens in `text`."""
-    return -(-len(text.encode("utf-8", "replace")) // BYTES_PER_TOKEN)
+    return -(-count_bytes(text) // BYTES_PER_TOKEN)
+
+
+def count_bytes(text: str) -> int:
+    """Return the length of `text` in UTF-8; plain ASCII, the common case, is not copied for it."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+class Price(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model costs, in micro-units of the currency (reliability 2.1: integers, a version in every row).
+
+    `input`, `cached` and `output` are for a million tokens, `request` and `image` for one.
+    """
+
+    input: int = 0
+    cached: int = 0
+    output: int = 0
+    request: int = 0
+    image: int = 0
+    version: str = ""
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing of it costs anything."""
+        return not (self.input or self.cached or self.output or self.request or self.image)
+
+    def cost(self, usage: Usage, *, images: int = 0) -> int:
+        """Return what one request costs in micro-units, rounded up once."""
+        fresh = usage.prompt_tokens - usage.cached_tokens
+        tokens = fresh * self.input + usage.cached_tokens * self.cached + usage.completion_tokens * self.output
+        return self.request + images * self.image - (-tokens // MILLION)
+
+    def at_most(self, prompt_tokens: int, completion_tokens: int, *, images: int = 0) -> int:
+        """Return an upper bound of what a request of at most so many tokens costs (a cache may charge more)."""
+        tokens = prompt_tokens * max(self.input, self.cached) + completion_tokens * self.output
+        return self.request + images * self.image - (-tokens // MILLION)
+
+
+FREE = Price()

@@ -320,9 +320,9 @@ class Broken:
     def __init__(self, fault: Exception) -> None:
         self.fault = fault
 
-    def start(self, request: object, principal: object) -> object:
+    def start(self, request: object, principal: object, request_id: str) -> object:
         """Fail."""
-        del request, principal
+        del request, principal, request_id
         raise self.fault
 
 

@@ -8,28 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from convene.store.base import Store, StoreFault
+from convene.store.base import StoreFault
 from convene.store.base_answers import SavedAnswer
-from convene.store.memory import MemoryStore
 from convene.store.presence import DEAD_AFTER_US
-from convene.store.sqlite import SqliteStore
 from fakes import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from convene.store.base import Store
+    from stores import OpenAnother
 
 ONE, TWO = bytes(32), bytes(range(32))
 ANSWER = SavedAnswer(
     status=200, headers=(("content-type", "text/event-stream"), ("x-a", "ü")), body=b"data: \xff\0\n\n"
 )
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Store]:
-    opened: Store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "c.db", clock)
-    yield opened
-    await opened.aclose()
 
 
 async def state(store: Store, *, owner: str = "o", fingerprint: bytes = ONE, now: float = 100.0) -> str:
@@ -117,12 +108,12 @@ async def test_a_closed_store_is_a_store_fault(store: Store) -> None:
         await store.answers.sweep(1.0)
 
 
-# What only several writers of one file can show.
+# What only several writers of one database can show.
 
 
-async def test_a_claim_of_a_closed_store_may_be_claimed_anew(tmp_path: Path, clock: FakeClock) -> None:
-    first = await SqliteStore.open(tmp_path / "c.db", clock)
-    second = await SqliteStore.open(tmp_path / "c.db", clock)
+async def test_a_claim_of_a_closed_store_may_be_claimed_anew(shared: OpenAnother, clock: FakeClock) -> None:
+    first = await shared(clock)
+    second = await shared(clock)
     assert await state(first) == "mine"
     assert await state(second) == "running"
     await second.answers.save("o", "key", ANSWER)  # not its claim
@@ -130,13 +121,12 @@ async def test_a_claim_of_a_closed_store_may_be_claimed_anew(tmp_path: Path, clo
     assert await state(second) == "running"
     await first.aclose()
     assert await state(second, fingerprint=TWO) == "mine"
-    await second.aclose()
 
 
-async def test_a_claim_whose_writer_shows_no_life_may_be_claimed_anew(tmp_path: Path) -> None:
-    killed = await SqliteStore.open(tmp_path / "c.db", FakeClock(seed=1))
+async def test_a_claim_whose_writer_shows_no_life_may_be_claimed_anew(shared: OpenAnother) -> None:
+    killed = await shared(FakeClock(seed=1))
     now = FakeClock(seed=2)
-    living = await SqliteStore.open(tmp_path / "c.db", now)
+    living = await shared(now)
     assert await state(killed) == "mine"
     now.move(DEAD_AFTER_US / 1e6 - 1.0)
     assert await state(living) == "running"
@@ -145,6 +135,4 @@ async def test_a_claim_whose_writer_shows_no_life_may_be_claimed_anew(tmp_path: 
     await killed.answers.save("o", "key", ANSWER)  # too late: the claim has passed on
     assert await state(living) == "running"
     await living.answers.save("o", "key", ANSWER)
-    await living.aclose()
     assert await state(killed) == "done"
-    await killed.aclose()

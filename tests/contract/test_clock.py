@@ -24,6 +24,17 @@ def test_an_id_is_the_prefix_and_24_hexadecimal_digits(any_clock: Clock) -> None
     assert re.fullmatch(r"run_[0-9a-f]{24}", any_clock.new_id("run_"))
 
 
+def test_a_stamped_id_begins_with_the_milliseconds_and_so_sorts_by_time(any_clock: Clock) -> None:
+    before = int(any_clock.now() * 1000)
+    ids = [any_clock.stamped_id("e_") for _ in range(500)]
+    after = int(any_clock.now() * 1000)
+    assert all(re.fullmatch(r"e_[0-9a-f]{24}", one) for one in ids)
+    stamps = [int(one[2:13], 16) for one in ids]
+    assert stamps == sorted(stamps)
+    assert before <= stamps[0] <= stamps[-1] <= after
+    assert len(set(ids)) == 500
+
+
 def test_ids_do_not_repeat(any_clock: Clock) -> None:
     assert len({any_clock.new_id("") for _ in range(1000)}) == 1000
 

@@ -13,8 +13,7 @@ import pytest
 
 from convene.errors import Conflict
 from convene.limits.allowance import Allowance
-from convene.store.base import KeyChange, KeyRecord, Store, StoreFault
-from convene.store.memory import MemoryStore
+from convene.store.base import KeyChange, KeyRecord, StoreFault
 from convene.store.migrations import STEPS
 from convene.store.sql import REVISE
 from convene.store.sql_keys import SqlKeys
@@ -23,17 +22,10 @@ from convene.store.sqlite_file import SqliteFile, examine
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store = (
-        MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "d" / "convene.db")
-    )
-    yield opened
-    await opened.aclose()
+    from convene.store.base import Store
+    from stores import OpenAnother
 
 
 def record(key_id: str = "a" * 12, *, created_at: float = 1000.0, text: str = "x") -> KeyRecord:
@@ -71,6 +63,29 @@ async def test_no_models_and_an_empty_list_of_models_stay_apart(store: Store) ->
     assert everything.models is None
     assert nothing is not None
     assert nothing.models == ()
+
+
+async def test_a_first_key_is_kept_only_where_there_was_none(store: Store) -> None:
+    assert await store.keys.add_first(record("one"))
+    assert not await store.keys.add_first(record("two"))
+    await store.keys.revoke("one", 2000.0)
+    assert not await store.keys.add_first(record("three")), "a revoked key has been a key"
+    assert [found.id for found in await store.keys.list_all()] == ["one"]
+
+
+async def test_a_first_key_is_a_change_that_others_see(store: Store) -> None:
+    before = await store.keys.version()
+    assert await store.keys.add_first(record("one"))
+    assert await store.keys.version() != before
+
+
+async def test_of_many_who_open_one_empty_folder_at_once_one_makes_the_first_key(tmp_path: Path) -> None:
+    stores = await asyncio.gather(*(SqliteStore.open(tmp_path / "convene.db") for _ in range(8)))
+    kept = await asyncio.gather(*(one.keys.add_first(record(f"k{place}")) for place, one in enumerate(stores)))
+    assert sum(kept) == 1
+    assert [found.id for found in await stores[0].keys.list_all()] == [f"k{kept.index(True)}"]
+    for one in stores:
+        await one.aclose()
 
 
 async def test_an_unknown_id_gives_none(store: Store) -> None:
@@ -212,18 +227,16 @@ def store_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith("convene-store")]
 
 
-async def test_keys_outlive_the_process_that_made_them(tmp_path: Path) -> None:
-    first = await SqliteStore.open(tmp_path / "convene.db")
+async def test_keys_outlive_the_process_that_made_them(shared: OpenAnother) -> None:
+    first = await shared()
     await first.keys.add(record())
     await first.aclose()
-    second = await SqliteStore.open(tmp_path / "convene.db")
+    second = await shared()
     assert await second.keys.get("a" * 12) == record()
-    await second.aclose()
 
 
-async def test_another_connections_change_is_seen_at_once_and_changes_the_version(tmp_path: Path) -> None:
-    here = await SqliteStore.open(tmp_path / "convene.db")
-    there = await SqliteStore.open(tmp_path / "convene.db")
+async def test_another_connections_change_is_seen_at_once_and_changes_the_version(shared: OpenAnother) -> None:
+    here, there = await shared(), await shared()
     before = await here.keys.version()
     await there.keys.add(record())
     assert await here.keys.version() > before
@@ -231,8 +244,6 @@ async def test_another_connections_change_is_seen_at_once_and_changes_the_versio
     before = await here.keys.version()
     await there.keys.revoke("a" * 12, 5.0)
     assert await here.keys.version() > before
-    await here.aclose()
-    await there.aclose()
 
 
 async def test_a_change_of_accounts_changes_the_version_too(tmp_path: Path) -> None:

@@ -31,8 +31,12 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "engine": config.Engine,
     "scripted": config.Scripted,
     "tools": config.Tools,
+    "limits": config.Limits,
+    "ledger": config.Books,
     "upstreams": config.Upstream,
     "models": config.Model,
+    "plans": config.Plan,
+    "prices": config.Price,
 }
 """Every section of the settings and the Struct that declares it."""
 

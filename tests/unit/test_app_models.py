@@ -59,11 +59,10 @@ def test_by_default_the_embedded_model_answers_to_every_current_and_former_name(
         "asi1-extended-agentic", "asi1-graph",
     }  # fmt: skip
     for name in names:
-        card, _ = catalog.chat(name, WHO)
-        assert card.upstream == "embedded"
-    assert catalog.chat("asi1-fast", WHO)[0].id == "asi1-mini"
-    assert catalog.chat("asi1-extended", WHO)[0].id == "asi1-ultra"
-    assert catalog.embedding(EMBEDDING_NAME, WHO)[0].dimensions == 384
+        assert catalog.chat(name, WHO).card.upstream == "embedded"
+    assert catalog.chat("asi1-fast", WHO).card.id == "asi1-mini"
+    assert catalog.chat("asi1-extended", WHO).card.id == "asi1-ultra"
+    assert catalog.embedding(EMBEDDING_NAME, WHO).card.dimensions == 384
 
 
 @pytest.mark.req("MODEL-06")
@@ -86,22 +85,22 @@ def test_a_configured_model_replaces_the_default_and_keeps_its_aliases(deploy: D
     deployments = deploy(upstreams=UP, models={"asi1": Model(upstream=("up",), model="far", aliases=("extra",))})
     catalog = Catalog(deployments.all)
     for name in ("asi1", "asi1-agentic", "asi1-graph", "extra"):
-        card, model = catalog.chat(name, WHO)
-        assert (card.upstream, card.target, model.upstream) == ("up", "far", "up")
-    assert catalog.chat("asi1-mini", WHO)[0].upstream == "embedded"
+        found = catalog.chat(name, WHO)
+        assert (found.card.upstream, found.card.target, found.chat.upstream) == ("up", "far", "up")
+    assert catalog.chat("asi1-mini", WHO).card.upstream == "embedded"
 
 
 def test_several_upstreams_of_a_model_are_tried_in_order(deploy: Deploy) -> None:
     upstreams = UP | {"spare": Upstream(base_url="http://spare.test/v1")}
     deployments = deploy(engine=OFF, upstreams=upstreams, models={"m": Model(upstream=("up", "spare"))})
-    card, model = Catalog(deployments.all).chat("m", WHO)
-    assert isinstance(model, Fallback)
-    assert card.upstream == "up"
+    found = Catalog(deployments.all).chat("m", WHO)
+    assert isinstance(found.chat, Fallback)
+    assert found.card.upstream == "up"
 
 
 def test_a_model_without_an_upstream_takes_the_only_one_or_the_engine(deploy: Deploy) -> None:
-    assert Catalog(deploy(upstreams=UP, models={"m": Model()}).all).chat("m", WHO)[0].upstream == "up"
-    assert Catalog(deploy(models={"m": Model()}).all).chat("m", WHO)[0].upstream == "engine"
+    assert Catalog(deploy(upstreams=UP, models={"m": Model()}).all).chat("m", WHO).card.upstream == "up"
+    assert Catalog(deploy(models={"m": Model()}).all).chat("m", WHO).card.upstream == "engine"
     two = UP | {"other": Upstream(base_url="http://other.test/v1")}
     with pytest.raises(ConfigError, match=r"models\.m: set upstream, one of other, up"):
         deploy(upstreams=two, models={"m": Model()})
@@ -140,9 +139,9 @@ def test_a_host_of_weight_0_gets_nothing(deploy: Deploy) -> None:
 
 def test_what_the_configuration_says_of_a_model_goes_before_what_is_assumed(deploy: Deploy) -> None:
     model = Model(upstream=("up",), vision=False, context_window=10, temperature=0.0, logprobs=False)
-    card, chat = Catalog(deploy(engine=OFF, upstreams=UP, models={"m": model}).all).chat("m", WHO)
-    assert card.capabilities is chat.capabilities
-    can = chat.capabilities
+    found = Catalog(deploy(engine=OFF, upstreams=UP, models={"m": model}).all).chat("m", WHO)
+    assert found.card.capabilities is found.chat.capabilities
+    can = found.chat.capabilities
     assert (can.vision, can.context_window, can.temperature, can.logprobs, can.tools) == (False, 10, 0.0, False, True)
 
 
@@ -152,8 +151,8 @@ def test_embeddings_may_come_from_an_upstream_or_a_script(deploy: Deploy) -> Non
         "near": Model(upstream=("scripted",), embeddings=True, aliases=("text-embedding-3-small",)),
     }
     catalog = Catalog(deploy(engine=OFF, upstreams=UP, models=models).all)
-    assert catalog.embedding("far", WHO)[0].dimensions == 12
-    assert catalog.embedding("text-embedding-3-small", WHO)[1].upstream == "scripted"
+    assert catalog.embedding("far", WHO).card.dimensions == 12
+    assert catalog.embedding("text-embedding-3-small", WHO).embedding.upstream == "scripted"
     assert [card.id for card in catalog.cards(WHO)] == ["far", "near", "text-embedding-3-small"]
 
 

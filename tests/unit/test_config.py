@@ -18,6 +18,7 @@ from convene.config import (
     load,
     secrets_of,
 )
+from convene.config_books import PLANS, plans_of
 
 HOME = {"HOME": "/home/ada"}
 
@@ -70,12 +71,14 @@ def test_the_folders_are_the_platforms(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_setting_is_declared_with_a_help_text(tmp_path: Path) -> None:
     text = '[upstreams.a]\nbase_url = "http://a"\n[models.m]\nhidden = false\n'
+    text += "[plans.p]\nrequests_per_day = 1\n[prices.q]\ninput = 1\n"
     lines = list(describe(load({}, HOME, with_file(tmp_path, text))))
     config = load({}, HOME, tmp_path)
-    parts = (config, config.edge, config.engine, config.scripted, config.tools)
-    structs = (*parts, config.upstreams["a"], config.models["m"])
-    fields = sum(len(one.__struct_fields__) for one in structs)
-    not_settings = {"edge", "engine", "scripted", "tools", "upstreams", "models", "sources", "notices"}
+    parts = (config, config.edge, config.engine, config.scripted, config.tools, config.limits, config.ledger)
+    entries = (config.upstreams["a"], config.models["m"], config.plans["p"], config.prices["q"])
+    fields = sum(len(one.__struct_fields__) for one in (*parts, *entries))
+    not_settings = {"edge", "engine", "scripted", "tools", "limits", "ledger", "sources", "notices"}
+    not_settings |= {"upstreams", "models", "plans", "prices"}
     assert len(lines) == fields - len(not_settings)
     assert all(one.help for one in lines)
 
@@ -176,7 +179,7 @@ def test_an_unknown_key_names_the_file_the_key_and_the_nearest_one(tmp_path: Pat
         ('[upstream.a]\nbase_url = "http://a"', "upstream", "upstreams"),
         ('[upstreams.a]\nbase_uri = "http://a"', "upstreams.a.base_uri", "upstreams.a.base_url"),
         ("[models.m]\ncontext_windows = 5", "models.m.context_windows", "models.m.context_window"),
-        ('sources = "x"', "sources", ""),
+        ('sources = "x"', "sources", "prices"),
         ("zzzzzzz = 1", "zzzzzzz", ""),
     ],
 )
@@ -449,3 +452,28 @@ def test_no_color_counts_whatever_its_value_unless_empty(tmp_path: Path) -> None
     assert client_settings({"NO_COLOR": "0"}, tmp_path).no_color
     assert not client_settings({"NO_COLOR": ""}, tmp_path).no_color
     assert not client_settings({}, tmp_path).no_color
+
+
+# Plans and prices.
+
+
+def test_a_plan_in_the_file_changes_single_limits_of_a_built_in_one(tmp_path: Path) -> None:
+    config = load(
+        {}, HOME, with_file(tmp_path, "[plans.free]\nrequests_per_minute = 7\n[plans.lab]\nbudget_total = 5\n")
+    )
+    plans = plans_of(config.plans)
+    assert plans["free"].requests_per_minute == 7
+    assert plans["free"].tokens_per_day == PLANS["free"].tokens_per_day
+    assert (plans["lab"].budget_total, plans["lab"].requests_per_minute) == (5.0, None)
+    assert plans["owner"] is PLANS["owner"]
+
+
+@pytest.mark.parametrize("setting", ["limits", "limits_per_key", "price"])
+def test_a_model_names_only_plans_and_prices_that_exist(tmp_path: Path, setting: str) -> None:
+    assert f"models.m.{setting} names 'nope'" in refused(tmp_path, f'[models.m]\n{setting} = "nope"\n')
+
+
+def test_the_addresses_of_stores_are_secrets(tmp_path: Path) -> None:
+    config = load({}, HOME | {"CONVENE_DATABASE_URL": "postgres://u:pw@db/c"}, tmp_path)
+    assert "pw" not in repr(config)
+    assert "postgres://u:pw@db/c" in secrets_of(config)

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import random
 
     from convene.http.base import Request
-    from convene.providers.base import Generation
-    from convene.serving.base import Outcome, Principal
+    from convene.serving.admission import Ask
+    from convene.serving.base import Outcome
 
 HOSTS = ("http://one.test/v1", "http://two.test/v1")
 SEEDS = 300
@@ -42,10 +42,10 @@ class Books:
     def __init__(self) -> None:
         self.leases: list[CountedLease] = []
 
-    async def reserve(self, principal: Principal, model: str, generation: Generation) -> CountedLease:
-        del principal, model, generation
+    async def reserve(self, ask: Ask, outcome: Outcome) -> CountedLease:
+        del ask
         await asyncio.sleep(0)
-        lease = CountedLease()
+        lease = CountedLease(outcome)
         self.leases.append(lease)
         return lease
 
@@ -53,11 +53,16 @@ class Books:
 class CountedLease:
     """A lease that remembers its settlements."""
 
-    def __init__(self) -> None:
+    def __init__(self, outcome: Outcome) -> None:
         self.outcomes: list[Outcome] = []
+        self._outcome = outcome
 
-    def settle(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
+    def settle(self) -> None:
+        self.outcomes.append(self._outcome)
+
+    async def written(self) -> None:
+        assert len(self.outcomes) == 1
+        await asyncio.sleep(0)
 
 
 def draw_reply(source: random.Random, *, stream: bool) -> Answer:

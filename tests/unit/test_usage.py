@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convene.usage import BYTES_PER_TOKEN, Usage, estimate_tokens
+from convene.usage import BYTES_PER_TOKEN, FREE, Price, Usage, count_bytes, estimate_tokens
 
 COUNTS = st.integers(0, 10**9)
 USAGES = st.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, st.booleans())
@@ -52,3 +52,29 @@ def test_the_estimate_never_falls_below_the_bytes_and_joining_never_costs_more(a
 
 def test_half_a_surrogate_pair_does_not_break_the_estimate() -> None:
     assert estimate_tokens("\ud800") == 1
+
+
+def test_a_price_counts_in_whole_micro_units_rounded_up_once() -> None:
+    price = Price(input=500_000, cached=100_000, output=1_900_000, request=3, image=40_000, version="1")
+    assert price.cost(Usage(1, 0)) == 3 + 1
+    assert price.cost(Usage(10, 10)) == 3 + 24
+    assert price.cost(Usage(10, 10, cached_tokens=10)) == 3 + 20
+    assert price.cost(Usage(), images=2) == 3 + 80_000
+    assert FREE.cost(Usage(10**6, 10**6), images=9) == 0
+    assert (FREE.free, price.free) == (True, False)
+
+
+@given(
+    st.integers(0, 10**7), st.integers(0, 10**7), st.integers(0, 10**6), st.integers(0, 10**8), st.integers(0, 10**8)
+)
+def test_the_bound_of_a_cost_is_never_below_the_cost(
+    prompt: int, completion: int, cached: int, dear: int, cheap: int
+) -> None:
+    price = Price(input=dear, cached=cheap, output=cheap, request=7)
+    used = Usage(prompt, completion, cached_tokens=min(prompt, cached))
+    assert price.at_most(prompt, completion) >= price.cost(used)
+
+
+@pytest.mark.parametrize("text", ["", "plain", "naïve", "日本語", "\ud800"])
+def test_bytes_are_counted_as_utf_8_spells_them(text: str) -> None:
+    assert count_bytes(text) == len(text.encode("utf-8", "replace"))

@@ -38,7 +38,7 @@ class ChatCompletions:
         if asked.oddities:
             for level, words in asked.oddities:
                 log.log(level, "request %s: %s", call.request_id, words)
-        turn = self._turns.start(asked.request, call.caller)
+        turn = self._turns.start(asked.request, call.caller, call.request_id)
         call.outcome = turn.outcome
         if asked.stream:
             await self._stream(call, asked, turn)

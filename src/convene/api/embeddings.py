@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from convene.api.json_body import read_object, read_shape
 from convene.api.shapes import EmbeddingBody, EmbeddingItem, EmbeddingReply, EmbeddingUsage
 from convene.errors import BadRequest
+from convene.serving.base import EmbeddingRequest, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +27,14 @@ class EmbeddingRequests:
     async def __call__(self, call: Call) -> None:
         """Answer one request."""
         asked = read_shape(read_object(await call.body()), EmbeddingBody)
-        found = await self._embedder.embed(asked.model, read_inputs(asked.input), asked.dimensions, call.caller)
+        request = EmbeddingRequest(
+            model=asked.model,
+            inputs=read_inputs(asked.input),
+            dimensions=asked.dimensions,
+            request_id=call.request_id,
+        )
+        call.outcome = Outcome()
+        found = await self._embedder.embed(request, call.caller, call.outcome)
         packed = asked.encoding_format == "base64"
         items = [
             EmbeddingItem(index, pack(vector) if packed else list(vector)) for index, vector in enumerate(found.vectors)

@@ -7,7 +7,6 @@ follow what SDKs repeat and what they do not (OSDK-01 to OSDK-05): bad input is 
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -91,9 +90,9 @@ def headers_of(error: errors.ConveneError) -> list[Header]:
     """Return the headers that go with an error: when to come back, whether to, what is allowed."""
     headers: list[Header] = []
     if error.retry_after_s is not None:
-        wait_s = max(0.0, error.retry_after_s)
-        headers.append((b"retry-after", str(math.ceil(wait_s)).encode()))
-        headers.append((b"retry-after-ms", str(math.ceil(wait_s * 1000)).encode()))
+        wait_us = max(0, round(error.retry_after_s * 1_000_000))  # whole, so that no float rounds a wait up or down
+        headers.append((b"retry-after", b"%d" % -(-wait_us // 1_000_000)))
+        headers.append((b"retry-after-ms", b"%d" % -(-wait_us // 1_000)))
     if isinstance(error, errors.OverBudget):
         headers.append((b"x-should-retry", b"false"))
     if isinstance(error, errors.Unauthorized):

@@ -68,7 +68,10 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """In words, for the refusal: `tokens per minute`."""
     step: int = 0
-    """With `per`, window_us/amount in lowest terms: a unit costs step/per microseconds of a rate."""
+    """With `per`, window_us/amount in lowest terms: a unit costs step/per microseconds of a rate.
+
+    Where the amount is zero, one unit costs more than the window, so that no division needs a case of its own.
+    """
     per: int = 1
 
     @classmethod
@@ -84,8 +87,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
             scope=scope,
             subject=subject,
             name=name,
-            step=window_us // shared,
-            per=amount // shared,
+            step=window_us // shared if amount else window_us + 1,
+            per=amount // shared or 1,
         )
 
     @classmethod
@@ -112,7 +115,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Grant(msgspec.Struct, frozen=True):
+class Grant(msgspec.Struct, frozen=True, gc=False):
     """It may run: every limit has been charged. `states` has one number a limit, in the order they were given.
 
     A rate's state is its theoretical arrival time in microseconds on the clock of `now_us`; a budget's is what is used,
@@ -136,3 +139,14 @@ class Refusal(msgspec.Struct, frozen=True):
     wait_us: int | None
     now_us: int
     states: tuple[int, ...]
+
+
+class Past(msgspec.Struct, frozen=True):
+    """What a request of the past has cost, for rebuilding counters.
+
+    It was admitted `age_us` ago by the books' wall clock; a budget counts it in the period of that moment.
+    """
+
+    limits: tuple[Limit, ...]
+    amounts: Amounts
+    age_us: int

@@ -1,45 +1,85 @@
-"""Admission of a turn: reserve before it runs, settle exactly once when it ends (invariant 6).
+"""Admission of a request: reserve before it runs, settle exactly once when it ends (invariant 6).
 
-This is the seam for limits and the ledger. `Open` is what serves until they are there: it admits everybody and keeps
-no books, and says so in its name. Called by `turn.py` only.
+The seam between what a request does (`turn.py`, `embedding.py`) and what is kept of it (`books.py`). `Open` admits
+everybody and keeps nothing, for tests and simulations.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from convene.providers.base import Generation
-    from convene.serving.base import Outcome, Principal
+import msgspec
+
+from convene.serving.base import Agentic, Outcome, Principal
+from convene.serving.terms import Terms
+from convene.store.base_ledger import Kind
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a request is about to use, as far as can be known before."""
+
+    id: str
+    """Of the turn: unique and made here; the entry's id in the ledger."""
+    request_id: str
+    kind: Kind = "chat"
+    principal: Principal
+    model_asked: str
+    model: str
+    """The deployment's name."""
+    terms: Terms
+    agentic: Agentic
+    stream: bool = False
+    prompt_bytes: int = 0
+    """UTF-8 bytes of everything the model reads."""
+    output_max: int | None = None
+    """Most tokens of one choice, by the request's own limit or the model's; None: nobody says."""
+    choices: int = 1
+    images: int = 0
 
 
 class Lease(Protocol):
-    """What an admitted turn holds until it is settled."""
+    """What an admitted request holds until it is settled."""
 
-    def settle(self, outcome: Outcome) -> None:
-        """Give back what was not used and book what was; never blocks, the first call counts."""
+    def settle(self) -> None:
+        """Give back what was not used and book what was, by the outcome as it is now; the first call counts.
+
+        Never blocks and cannot be cancelled. Fills `outcome.cost_micros` and brings `outcome.standing` up to date.
+        """
+        ...
+
+    async def written(self) -> None:
+        """Wait until what was settled is on the disk. Never raises for a store that fails: that is logged."""
         ...
 
 
 class Admission(Protocol):
-    """Decides whether a turn may run."""
+    """Decides whether a request may run."""
 
-    async def reserve(self, principal: Principal, model: str, generation: Generation) -> Lease:
-        """Return the turn's lease. Raises `RateLimited`, `OverBudget` or `Busy`, and then nothing is charged."""
+    async def reserve(self, ask: Ask, outcome: Outcome) -> Lease:
+        """Return the request's lease. `outcome` is filled while the request runs, `outcome.standing` here.
+
+        Raises:
+            RateLimited, OverBudget, Busy: it may not run now, and nothing is charged.
+            BadRequest: it can never run under its limits.
+            StoreFault: what it would cost cannot be written down.
+        """
         ...
 
 
 class OpenLease:
     """A lease on nothing."""
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self) -> None:
         """Nothing was reserved, so there is nothing to give back."""
+
+    async def written(self) -> None:
+        """Nothing is written."""
 
 
 class Open:
     """Admits everybody."""
 
-    async def reserve(self, principal: Principal, model: str, generation: Generation) -> Lease:
+    async def reserve(self, ask: Ask, outcome: Outcome) -> Lease:
         """Return a lease on nothing."""
-        del principal, model, generation
+        del ask, outcome
         return OpenLease()

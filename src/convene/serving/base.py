@@ -6,16 +6,19 @@ Values a request is made of once HTTP has been taken off, and the seams `app.py`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from convene.limits.allowance import Allowance
+from convene.limits.limit import Limit, Refusal
 from convene.providers.base import Capabilities, Embeddings, Generation
+from convene.store.base_ledger import Status
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator
 
     from convene.events import Event, Fold
 
@@ -63,14 +66,39 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] = {}
 
 
+class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Texts or token ids to turn into vectors."""
+
+    model: str
+    inputs: Sequence[str | Sequence[int]]
+    dimensions: int | None = None
+    request_id: str = ""
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """How a caller's limits stand: their states as in `limits.limit.Grant`, and the refusal, if it is one's."""
+
+    limits: tuple[Limit, ...]
+    states: tuple[int, ...]
+    now_us: int
+    refusal: Refusal | None = None
+
+
 class Outcome(msgspec.Struct, kw_only=True):
-    """What is known of a turn so far: filled while it runs, read by the access log and, later, the ledger."""
+    """What is known of a turn so far: filled while it runs, read by the access log and the ledger."""
 
     model: str = ""
     upstream: str = ""
     usage: Usage | None = None
     finish: str = ""
     first_event_ms: float | None = None
+    status: Status = "ok"
+    images: int = 0
+    tool_calls: int = 0
+    agent_calls: int = 0
+    cost_micros: int = 0
+    standing: Standing | None = None
+    """How the caller's limits stand, for the headers of the answer; None where nothing is limited."""
 
 
 class Turn(Protocol):
@@ -93,7 +121,7 @@ class Turn(Protocol):
 class Turns(Protocol):
     """Answers chats."""
 
-    def start(self, request: ChatRequest, principal: Principal) -> Turn:
+    def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Turn:
         """Accept a request, or raise `NotFound` (model), `Forbidden`, or `BadRequest` naming the field."""
         ...
 
@@ -137,10 +165,8 @@ class Catalog(Protocol):
 class Embedder(Protocol):
     """Answers embedding requests."""
 
-    async def embed(
-        self, model: str, inputs: Sequence[str | Sequence[int]], dimensions: int | None, principal: Principal
-    ) -> Embeddings:
-        """Return the vectors. Raises `NotFound`, `BadRequest` or `UpstreamFault`."""
+    async def embed(self, request: EmbeddingRequest, principal: Principal, outcome: Outcome) -> Embeddings:
+        """Return the vectors, filling `outcome`. Raises `NotFound`, `BadRequest`, `Refused` or `UpstreamFault`."""
         ...
 
 

@@ -12,6 +12,7 @@ import msgspec
 from convene.errors import NotFound
 from convene.providers.base import ChatModel, EmbeddingModel
 from convene.serving.base import ModelCard, Principal
+from convene.serving.terms import PLAIN, Terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,11 +24,28 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     card: ModelCard
     chat: ChatModel | None = None
     embedding: EmbeddingModel | None = None
+    terms: Terms = PLAIN
 
     def ready(self) -> str | None:
         """Return None if it can serve, else why not."""
         model = self.chat if self.chat is not None else self.embedding
         return "not deployed" if model is None else model.ready()
+
+
+class ChatDeployment(msgspec.Struct, frozen=True):
+    """A deployment that chats."""
+
+    card: ModelCard
+    chat: ChatModel
+    terms: Terms
+
+
+class EmbeddingDeployment(msgspec.Struct, frozen=True):
+    """A deployment that makes embeddings."""
+
+    card: ModelCard
+    embedding: EmbeddingModel
+    terms: Terms
 
 
 class Catalog:
@@ -40,22 +58,33 @@ class Catalog:
         for deployment in self._by_id.values():
             for alias in deployment.card.aliases:
                 self._by_name.setdefault(alias, deployment)
+        deployed = self._by_id.items()
+        self._chats = {
+            name: ChatDeployment(one.card, one.chat, one.terms) for name, one in deployed if one.chat is not None
+        }
+        self._embeddings = {
+            name: EmbeddingDeployment(one.card, one.embedding, one.terms)
+            for name, one in deployed
+            if one.embedding is not None
+        }
 
-    def chat(self, name: str, principal: Principal) -> tuple[ModelCard, ChatModel]:
+    def chat(self, name: str, principal: Principal) -> ChatDeployment:
         """Return the chat model behind a name or alias. Raises `NotFound`."""
-        deployment = self._find(name, principal)
-        if deployment.chat is None:
-            raise NotFound(
-                f"The model '{name}' makes embeddings, not chat completions.", code="model_not_found", param="model"
-            )
-        return deployment.card, deployment.chat
+        found = self._chats.get(self._find(name, principal).card.id)
+        if found is None:
+            raise _not_found(f"The model '{name}' makes embeddings, not chat completions.")
+        return found
 
-    def embedding(self, name: str, principal: Principal) -> tuple[ModelCard, EmbeddingModel]:
+    def embedding(self, name: str, principal: Principal) -> EmbeddingDeployment:
         """Return the embedding model behind a name or alias. Raises `NotFound`."""
-        deployment = self._find(name, principal)
-        if deployment.embedding is None:
+        found = self._embeddings.get(self._find(name, principal).card.id)
+        if found is None:
             raise _not_found(f"The model '{name}' does not make embeddings.")
-        return deployment.card, deployment.embedding
+        return found
+
+    def terms(self) -> dict[str, Terms]:
+        """Return the terms of every deployment by its name."""
+        return {name: deployment.terms for name, deployment in self._by_id.items()}
 
     def cards(self, principal: Principal) -> Sequence[ModelCard]:
         """Return a card for every name and alias this caller may use."""

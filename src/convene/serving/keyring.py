@@ -208,6 +208,24 @@ class KeyRing:
 
     async def issue(self, draft: KeyDraft) -> tuple[str, KeyRecord]:
         """Make a key as drafted; whether its user and team exist is for the caller to know. Raises as `create`."""
+        text, record = self._form(draft)
+        await self._keys.add(record)
+        self._forget()
+        return text, record
+
+    async def create_first(self, name: str, *, scopes: tuple[str, ...] = ("api",)) -> str | None:
+        """Make the store's very first key and return its text; None if there has been a key already.
+
+        However many processes ask at the same moment, one gets a text. Raises as `create` does.
+        """
+        text, record = self._form(KeyDraft(name=name, plan="owner", scopes=scopes))
+        if not await self._keys.add_first(record):
+            return None
+        self._forget()
+        return text
+
+    def _form(self, draft: KeyDraft) -> tuple[str, KeyRecord]:
+        """Return the text and the record of a new key that is not kept yet. Raises `BadRequest`."""
         now = self._clock.now()
         check_name(draft.name)
         _check_terms(draft.expires_at, draft.models, now)
@@ -229,8 +247,6 @@ class KeyRing:
             limits=draft.limits,
             model_limits=draft.model_limits,
         )
-        await self._keys.add(record)
-        self._forget()
         return text, record
 
     async def change(self, key_id: str, change: KeyChange) -> KeyRecord:
@@ -299,10 +315,9 @@ class KeyRing:
 
 async def ensure_first_key(keyring: KeyRing) -> str | None:
     """Make the key "first" if there has never been any, and return its text, to be shown once (decisions 16)."""
-    if await keyring.list_all():
+    if await keyring.list_all():  # the usual start spares the write
         return None
-    text, _ = await keyring.create("first", scopes=("api", "admin"))
-    return text
+    return await keyring.create_first("first", scopes=("api", "admin"))
 
 
 def _bearer(authorization: str | None) -> str:

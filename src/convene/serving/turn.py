@@ -1,28 +1,41 @@
 """One turn: check, reserve, run, settle. The use case behind a chat completion.
 
 Everything a turn does is an event (`convene.events`); the caller folds them or frames them. Limits and the ledger
-stand behind `admission`, the agentic loop will stand between this module and the model. No HTTP, no vendor.
+stand behind `admission`, the agentic loop will stand between this module and the model. What happens when the client
+leaves is the model's terms' to say (`terms.py`); an answer that is read to its end for nobody is `drain.py`'s. No HTTP,
+no vendor.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from convene.errors import ConveneError
 from convene.events import Began, CallDelta, Finished, Fold, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
+from convene.messages import ImagePart, TextPart
+from convene.serving.admission import Ask
 from convene.serving.base import ChatRequest, Outcome, Principal
 from convene.serving.checks import fit
-from convene.usage import BYTES_PER_TOKEN, Usage, estimate_tokens
+from convene.serving.drain import Drains, Pump
+from convene.usage import BYTES_PER_TOKEN, Usage, count_bytes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from convene.clock import Clock
     from convene.events import Event
-    from convene.providers.base import ChatModel, Generation
+    from convene.providers.base import Generation
     from convene.serving.admission import Admission, Lease
-    from convene.serving.catalog import Catalog
+    from convene.serving.catalog import Catalog, ChatDeployment
+
+IMAGE_BYTES: Final = 3_000
+"""What an image counts as text for the estimate of a prompt: about a thousand tokens, as hosts commonly bill."""
+MESSAGE_BYTES: Final = 12
+"""What a chat template adds to a message, for the same estimate: about four tokens."""
 
 
 class Turns:
@@ -32,20 +45,22 @@ class Turns:
         self._catalog = catalog
         self.admission = admission
         self.clock = clock
+        self.drains = Drains()
 
-    def start(self, request: ChatRequest, principal: Principal) -> Turn:
+    def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Turn:
         """Accept a request. Raises `NotFound` for the model, `BadRequest` for what the model cannot do."""
-        card, model = self._catalog.chat(request.model, principal)
-        generation = fit(request.generation, model.capabilities, request.model)
-        return Turn(self, request, generation, principal, card.id, model)
+        deployment = self._catalog.chat(request.model, principal)
+        generation = fit(request.generation, deployment.chat.capabilities, request.model)
+        return Turn(self, request, generation, principal, deployment, request_id)
 
 
 class Turn:
     """One accepted request. `events()` or `answer()` runs it, once."""
 
     __slots__ = (
+        "_began_at",
+        "_deployment",
         "_generation",
-        "_model",
         "_principal",
         "_turns",
         "_written",
@@ -54,6 +69,7 @@ class Turn:
         "model",
         "outcome",
         "request",
+        "request_id",
     )
 
     def __init__(
@@ -62,81 +78,122 @@ class Turn:
         request: ChatRequest,
         generation: Generation,
         principal: Principal,
-        deployment: str,
-        model: ChatModel,
+        deployment: ChatDeployment,
+        request_id: str,
     ) -> None:
         self._turns = turns
         self._generation = generation
         self._principal = principal
-        self._model = model
+        self._deployment = deployment
         self._written: list[str] = []
+        self._began_at = 0.0
         self.request = request
-        self.id = turns.clock.new_id("chatcmpl-")
+        self.request_id = request_id
+        self.id = turns.clock.stamped_id("chatcmpl-")
         self.created = int(turns.clock.now())
         self.model = request.model
-        self.outcome = Outcome(model=deployment, upstream=model.upstream)
+        self.outcome = Outcome(model=deployment.card.id, upstream=deployment.chat.upstream)
 
     async def events(self) -> AsyncGenerator[Event]:
         """Reserve, run the model, settle exactly once whatever happens on the way (invariants 5 and 6)."""
-        began_at, lease = await self._begin()
+        lease, drained = await self._reserve(), False
+        source = self._deployment.chat.generate(self._generation)
+        pump = Pump(source) if self._deployment.terms.on_disconnect == "drain" else None
         try:
-            async with aclosing(self._model.generate(self._generation)) as events:
+            async with aclosing(source if pump is None else pump.events()) as events:
                 async for event in events:
-                    self._note(event, began_at)
+                    self._note(event)
                     yield event
-        except ConveneError as fault:
-            self.outcome.finish = fault.code
+        except Exception as fault:  # whatever it is, the books say that it failed; raised on
+            self._fail(fault)
+            raise
+        except (asyncio.CancelledError, GeneratorExit):
+            self.outcome.status = "client_left"
+            if pump is not None:
+                self._drain(pump, lease)
+                drained = True
             raise
         finally:
-            self._settle(lease)
+            if not drained:
+                if pump is not None:
+                    pump.cancel()
+                self._settle(lease)
+        await lease.written()
 
     async def answer(self) -> Fold:
         """Run it for a caller that does not stream: the same events, gathered (invariant 3)."""
         gathered = Fold()
-        whole = self._model.whole
-        if whole is None:
+        whole = self._deployment.chat.whole
+        if whole is None or self._deployment.terms.on_disconnect == "drain":
             async with aclosing(self.events()) as events:
                 async for event in events:
                     gathered.add(event)
             return gathered
-        outcome, turns = self.outcome, self._turns
-        began_at = turns.clock.monotonic()
-        lease = await turns.admission.reserve(self._principal, outcome.model, self._generation)
+        outcome = self.outcome
+        lease = await self._reserve()
         try:
             gathered.extend(await whole(self._generation))
-            outcome.first_event_ms = (turns.clock.monotonic() - began_at) * 1000
+            outcome.first_event_ms = (self._turns.clock.monotonic() - self._began_at) * 1000
             outcome.usage, outcome.finish = gathered.usage, gathered.finish
             if gathered.began is not None:
                 outcome.upstream = gathered.began.upstream
-        except ConveneError as fault:
-            outcome.finish = fault.code
+        except Exception as fault:  # whatever it is, the books say that it failed; raised on
+            self._fail(fault)
+            raise
+        except asyncio.CancelledError:
+            outcome.status = "client_left"
             raise
         finally:
-            lease.settle(outcome)
+            self._settle(lease)
+        await lease.written()
         return gathered
 
-    async def _begin(self) -> tuple[float, Lease]:
-        turns = self._turns
-        began_at = turns.clock.monotonic()
-        return began_at, await turns.admission.reserve(self._principal, self.outcome.model, self._generation)
+    async def _reserve(self) -> Lease:
+        turns, deployment, generation = self._turns, self._deployment, self._generation
+        self._began_at = turns.clock.monotonic()
+        can = deployment.chat.capabilities
+        ask = Ask(
+            id=self.id,
+            request_id=self.request_id,
+            principal=self._principal,
+            model_asked=self.model,
+            model=self.outcome.model,
+            terms=deployment.terms,
+            agentic=self.request.agentic,
+            stream=generation.stream,
+            prompt_bytes=prompt_bytes(generation),
+            output_max=generation.sampling.max_tokens or can.output_tokens_max or can.context_window,
+            choices=generation.n,
+        )
+        return await turns.admission.reserve(ask, self.outcome)
+
+    def _fail(self, fault: Exception) -> None:
+        self.outcome.finish = fault.code if isinstance(fault, ConveneError) else ConveneError.code
+        self.outcome.status = "failed"
 
     def _settle(self, lease: Lease) -> None:
+        """Settle by what is known; what was not reported is estimated, once anything was asked of the model at all."""
         outcome = self.outcome
-        if outcome.usage is None and outcome.first_event_ms is not None:
+        if outcome.usage is None and (outcome.first_event_ms is not None or outcome.status == "client_left"):
             outcome.usage = self._estimate()
-        lease.settle(outcome)
+        lease.settle()
+
+    def _drain(self, pump: Pump, lease: Lease) -> None:
+        """Let the answer run to its end for the books alone, as the model's terms want it."""
+        limit_s = self._deployment.terms.drain_s
+        self._turns.drains.adopt(pump, self._note, lambda: self._settle(lease), limit_s)
 
     def _estimate(self) -> Usage:
         """Count what a turn that was cut short has used, by the stated estimate (CHAT-07, OAI-35)."""
-        prompt = sum(estimate_tokens(message.text()) for message in self._generation.messages)
-        written = sum(len(text.encode("utf-8", "replace")) for text in self._written)
+        written = sum(count_bytes(text) for text in self._written)
+        prompt = -(-prompt_bytes(self._generation) // BYTES_PER_TOKEN)
         return Usage(prompt, -(-written // BYTES_PER_TOKEN), estimated=True)
 
-    def _note(self, event: Event, began_at: float) -> None:
+    def _note(self, event: Event) -> None:
         """Keep what the books need. Asked by exact class, the commonest first: this runs for every token."""
         outcome = self.outcome
         if outcome.first_event_ms is None:
-            outcome.first_event_ms = (self._turns.clock.monotonic() - began_at) * 1000
+            outcome.first_event_ms = (self._turns.clock.monotonic() - self._began_at) * 1000
         kind = type(event)
         if kind in _WITH_TEXT:
             self._written.append(event.text)  # type: ignore[union-attr]  # the table's classes have it
@@ -151,3 +208,27 @@ class Turn:
 
 
 _WITH_TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta})
+
+
+def prompt_bytes(generation: Generation) -> int:
+    """Return the UTF-8 bytes of all that a model is to read, with what its template adds; an image counts flat."""
+    total = 0
+    for message in generation.messages:
+        content = message.content
+        if isinstance(content, str):
+            total += MESSAGE_BYTES + count_bytes(content)
+        else:
+            total += MESSAGE_BYTES + sum(_part_bytes(part) for part in content)
+        if message.tool_calls:
+            total += sum(count_bytes(call.name) + count_bytes(call.arguments) for call in message.tool_calls)
+    if generation.tools:
+        total += len(msgspec.json.encode(generation.tools))
+    if generation.response_format.schema is not None:
+        total += len(msgspec.json.encode(generation.response_format.schema))
+    return total
+
+
+def _part_bytes(part: object) -> int:
+    if isinstance(part, TextPart):
+        return count_bytes(part.text)
+    return IMAGE_BYTES if isinstance(part, ImagePart) else len(msgspec.json.encode(part))

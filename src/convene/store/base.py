@@ -67,6 +67,13 @@ class Keys(Protocol):
         """Keep a new key. Raises `convene.errors.Conflict` if the id is taken."""
         ...
 
+    async def add_first(self, record: KeyRecord) -> bool:
+        """Keep a key if there has never been any, in one step; return whether it was kept.
+
+        Of all processes that ask this of one empty store at the same time, one is told True (decisions 16).
+        """
+        ...
+
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return the key with this id, or None."""
         ...

@@ -8,54 +8,52 @@
 Every implementation (memory, SQLite, Postgres, Redis) passes `tests/contract/test_counters.py` unchanged; the oracle is
 the arithmetic in `limits/`. Counters are not the books: they are rebuilt from the ledger (`replay`) and audited against
 it, so they need not survive a power cut.
+
+The limits of one call have different counters. Every step lifts a rate's arrival time to the present before it moves
+it, so a store may forget a counter whose time has passed. A lease whose time is up takes no slot any more and can be
+neither renewed nor topped up; until `expire` ends it, it can still be settled. `Amounts.slots` is 0 or 1.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-import msgspec
-
-from convene.limits.limit import Amounts, Grant, Limit, Refusal
+from convene.limits.limit import Past
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from convene.limits.limit import Amounts, Grant, Limit, Refusal
+
 __all__ = ["Counters", "LocalCounters", "Past"]
-
-
-class Past(msgspec.Struct, frozen=True):
-    """What a request of the past has cost, for rebuilding counters.
-
-    It was admitted `age_us` ago by the books' wall clock; a budget counts it in the period of that moment.
-    """
-
-    limits: tuple[Limit, ...]
-    amounts: Amounts
-    age_us: int
 
 
 class LocalCounters(Protocol):
     """Counters that answer at once, without waiting: in this process's memory or in a file of this host."""
 
     def reserve(self, lease: str, limits: tuple[Limit, ...], amounts: Amounts, lease_us: int) -> Grant | Refusal:
-        """Charge every limit `amounts[limit.unit]`, or none. A repeat with the same lease id returns the first answer.
+        """Charge every limit `amounts[limit.unit]`, or none. A limit that is charged nothing refuses nothing.
 
-        `lease_us` is how long the lease lives unless renewed. Raises ValueError for a negative amount and `StoreFault`.
+        A repeat with the id of a lease that exists returns the first answer; a refusal leaves no lease. `lease_us` is
+        how long the lease lives unless renewed. Raises ValueError for a negative amount and `StoreFault`.
         """
         ...
 
     def top_up(self, lease: str, round_number: int, amounts: Amounts, lease_us: int) -> Grant | Refusal:
-        """Charge the lease's limits again (slots excepted) and prolong it. A repeat of a round charges nothing more.
+        """Charge the lease's limits again (slots excepted) and let it live `lease_us` from now; a refusal does neither.
 
-        Raises `NotFound` if there is no such lease (settled or expired), `StoreFault`.
+        Rounds are numbered upwards from 1. A repeat of the last round or an earlier one changes nothing and returns the
+        present states. Raises `NotFound` if there is no such lease (settled, or its time is up), ValueError for a
+        negative amount and `StoreFault`.
         """
         ...
 
     def settle(self, lease: str, actual: Amounts) -> Grant | None:
         """End the lease: each counter moves by actual minus reserved, into debt if need be; slots are given back.
 
-        Idempotent: None when there is no such lease (any more), and then nothing changes. Raises `StoreFault`.
+        A budget moves only in the period that was charged last, and gives back at most what was charged in it.
+        Idempotent: None when there is no such lease (any more), and then nothing changes. Raises ValueError for a
+        negative amount and `StoreFault`.
         """
         ...
 
@@ -68,11 +66,14 @@ class LocalCounters(Protocol):
         ...
 
     def levels(self, limits: tuple[Limit, ...]) -> Grant:
-        """Return the present states without charging anything. Raises `StoreFault`."""
+        """Return the present states without charging anything: TAT (never before now), used, under way."""
         ...
 
     def replay(self, past: Sequence[Past]) -> None:
-        """Charge what was used before, oldest first, refusing nothing. Raises `StoreFault`."""
+        """Charge what is left of what was used before, oldest first, refusing nothing; slots are left alone.
+
+        All of the past goes into one call; others may be admitted meanwhile. Raises `StoreFault`.
+        """
         ...
 
 

@@ -32,6 +32,14 @@ class MemoryKeys:
             raise Conflict(f"There is already a key with the id {record.id}.")
         self._put(record)
 
+    async def add_first(self, record: KeyRecord) -> bool:
+        """Keep a key if there is none yet."""
+        self._check_open()
+        if self._records:
+            return False
+        self._put(record)
+        return True
+
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return the key with this id, or None."""
         self._check_open()

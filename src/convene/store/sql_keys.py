@@ -28,6 +28,7 @@ _ADD = f"INSERT INTO keys ({_COLUMNS}) VALUES ({_HOLES}) ON CONFLICT DO NOTHING"
 _GET = f"SELECT {_COLUMNS} FROM keys WHERE id = ?"  # noqa: S608 -- constants
 _LIST = f"SELECT {_COLUMNS} FROM keys ORDER BY created_at, id"  # noqa: S608 -- constants
 _REVOKE = "UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE id = ?"
+_ALONE = "DELETE FROM keys WHERE id = ? AND EXISTS (SELECT 1 FROM keys AS others WHERE others.id <> ?)"
 _REPLACE = "UPDATE keys SET digest = ?, last4 = ? WHERE id = ? AND revoked_at IS NULL"
 
 
@@ -41,6 +42,16 @@ class SqlKeys:
         """Keep a new key. Raises `Conflict` if the id is taken."""
         if not await self._change(_ADD, *_row_of(record)):
             raise Conflict(f"There is already a key with the id {record.id}.")
+
+    async def add_first(self, record: KeyRecord) -> bool:
+        """Keep a key if there is none yet.
+
+        The revision comes first: it is the one row that Postgres, too, lets only one of these transactions have at a
+        time, so the last statement sees the key of whoever was before.
+        """
+        alone = (_ALONE, (record.id, record.id))
+        _revised, added, dropped = await self._database.write([REVISE, (_ADD, _row_of(record)), alone])
+        return added == 1 and not dropped
 
     async def get(self, key_id: str) -> KeyRecord | None:
         """Return the key with this id, or None."""

@@ -35,8 +35,8 @@ class Told:
         self.waiting = asyncio.Event()
         self._script = script
 
-    def start(self, request: ChatRequest, principal: Principal) -> Told:
-        del request, principal
+    def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Told:
+        del request, principal, request_id
         return self
 
     async def events(self) -> AsyncGenerator[Event]:

@@ -67,8 +67,8 @@ CATALOG = Catalog(
 )
 def test_a_name_wins_over_an_alias_and_an_earlier_alias_over_a_later(name: str, model: Model) -> None:
     found = CATALOG.chat(name, ANYBODY)
-    assert found[1] is model
-    assert found[0].id == ("big" if model is BIG else "small")
+    assert found.chat is model
+    assert found.card.id == ("big" if model is BIG else "small")
 
 
 @pytest.mark.req("OAI-60")
@@ -100,8 +100,8 @@ def test_an_unknown_name_is_not_found(name: str) -> None:
 def test_a_key_bound_to_models_sees_and_gets_only_those() -> None:
     assert {found.id for found in CATALOG.cards(may("big"))} == {"big", "old", "shared"}
     assert {found.id for found in CATALOG.cards(may("tiny"))} == {"tiny"}
-    assert CATALOG.chat("old", may("big"))[1] is BIG
-    assert CATALOG.chat("tiny", may("tiny"))[1] is SMALL
+    assert CATALOG.chat("old", may("big")).chat is BIG
+    assert CATALOG.chat("tiny", may("tiny")).chat is SMALL
     for name, principal in (("small", may("big")), ("small", may("tiny")), ("big", may()), ("vectors", may("big"))):
         for find in (CATALOG.chat, CATALOG.embedding, CATALOG.card):
             with pytest.raises(NotFound) as caught:
@@ -114,7 +114,7 @@ def test_chat_and_embedding_models_are_kept_apart() -> None:
         CATALOG.chat("vectors", ANYBODY)
     with pytest.raises(NotFound, match="does not make embeddings"):
         CATALOG.embedding("big", ANYBODY)
-    assert CATALOG.embedding("text-embedding-3-small", ANYBODY)[0].id == "vectors"
+    assert CATALOG.embedding("text-embedding-3-small", ANYBODY).card.id == "vectors"
 
 
 @pytest.mark.req("OPS-02")

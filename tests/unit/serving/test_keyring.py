@@ -415,6 +415,23 @@ def test_the_local_principal_is_fixed_and_a_key_ring_is_a_gatekeeper(ring: KeyRi
     assert (LOCAL.key_id, LOCAL.owner, LOCAL.plan, LOCAL.models) == ("local", "local", "owner", None)
 
 
+async def test_servers_that_start_at_once_on_one_empty_store_make_one_first_key() -> None:
+    """Each looks before any has written: the store decides, not the look."""
+    keys = MemoryKeys()
+    rings = [KeyRing(keys, SystemClock()) for _ in range(5)]
+    texts = [await ring.create_first("first") for ring in rings]
+    assert [text is not None for text in texts] == [True, False, False, False, False]
+    assert len(await keys.list_all()) == 1
+
+
+async def test_a_first_key_has_the_scopes_asked_for_and_opens_the_door() -> None:
+    ring = KeyRing(MemoryKeys(), SystemClock())
+    text = await ring.create_first("first", scopes=("api", "admin"))
+    principal = await ring.check(f"Bearer {text}")
+    assert principal.scopes == ("api", "admin")
+    assert principal.owner == principal.key_id
+
+
 # Those behind a key.
 
 BOB = User(id="usr_bob", name="Bob", email="bob@x.org", created_at=1.0)

@@ -22,6 +22,7 @@ from convene.messages import Message
 from convene.providers.base import Capabilities, Generation, Sampling
 from convene.serving.base import ChatRequest, ModelCard, Outcome, Principal
 from convene.serving.catalog import Catalog, Deployment
+from convene.serving.terms import PLAIN, Terms
 from convene.serving.turn import Turn, Turns
 from convene.usage import Usage
 from fakes import FakeClock
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
     from convene.events import Event
+    from convene.serving.admission import Ask
 
     Whole = Callable[[Generation], Awaitable[Sequence[Event]]]
 
@@ -91,27 +93,38 @@ class Books:
     """Counts reservations and settlements; may refuse, may take its time."""
 
     def __init__(self, refusal: Exception | None = None) -> None:
-        self.reserved: list[tuple[Principal, str]] = []
+        self.reserved: list[Ask] = []
         self.settled: list[Outcome] = []
         self._refusal = refusal
+        self._outcome = Outcome()
 
-    async def reserve(self, principal: Principal, model: str, generation: Generation) -> Books:
-        del generation
+    async def reserve(self, ask: Ask, outcome: Outcome) -> Books:
         if self._refusal is not None:
             raise self._refusal
-        self.reserved.append((principal, model))
+        self.reserved.append(ask)
+        self._outcome = outcome
         return self
 
-    def settle(self, outcome: Outcome) -> None:
-        self.settled.append(outcome)
+    def settle(self) -> None:
+        self.settled.append(self._outcome)
+
+    async def written(self) -> None:
+        assert self.settled
+        await asyncio.sleep(0)
 
 
-def start(model: Told, books: Books, clock: FakeClock | None = None, generation: Generation | None = None) -> Turn:
+def start(
+    model: Told,
+    books: Books,
+    clock: FakeClock | None = None,
+    generation: Generation | None = None,
+    terms: Terms = PLAIN,
+) -> Turn:
     """Return an accepted turn of `model` under the name asked, an alias."""
     card = ModelCard(id="real", created=0, owned_by="up", upstream="up", target="t", aliases=("asked",))
-    turns = Turns(Catalog([Deployment(card=card, chat=model)]), books, clock or FakeClock())
+    turns = Turns(Catalog([Deployment(card=card, chat=model, terms=terms)]), books, clock or FakeClock())
     generation = generation or Generation(messages=(Message(role="user", content="abcdef"),))
-    return turns.start(ChatRequest(model="asked", generation=generation), WHO)
+    return turns.start(ChatRequest(model="asked", generation=generation), WHO, "req_1")
 
 
 async def drain(turn: Turn) -> Sequence[Event]:
@@ -129,7 +142,14 @@ async def test_a_turn_passes_every_event_on_and_settles_once_with_the_reported_u
     assert outcome is turn.outcome
     assert (outcome.model, outcome.upstream, outcome.finish) == ("real", "up", "tool_calls")
     assert outcome.usage == Usage(5, 7)
-    assert books.reserved == [(WHO, "real")]
+    (ask,) = books.reserved
+    assert (ask.principal, ask.model, ask.model_asked, ask.id, ask.request_id) == (
+        WHO,
+        "real",
+        "asked",
+        turn.id,
+        "req_1",
+    )
     assert model.closed == 1
 
 
@@ -165,7 +185,7 @@ async def test_a_turn_that_breaks_off_is_settled_with_an_estimate_of_what_was_us
     with pytest.raises(Malformed):
         await drain(start(Told(Began("up", "m"), *events, Malformed("broke off")), books))
     (outcome,) = books.settled
-    assert outcome.usage == Usage(2, tokens, estimated=True)
+    assert outcome.usage == Usage(6, tokens, estimated=True)
     assert outcome.finish == "upstream_malformed"
 
 
@@ -182,7 +202,7 @@ async def test_a_fault_of_our_own_settles_too() -> None:
     books = Books()
     with pytest.raises(ZeroDivisionError):
         await drain(start(Told(TextDelta("abc"), ZeroDivisionError()), books))
-    assert [outcome.usage for outcome in books.settled] == [Usage(2, 1, estimated=True)]
+    assert [outcome.usage for outcome in books.settled] == [Usage(6, 1, estimated=True)]
 
 
 async def test_a_turn_that_is_not_admitted_asks_no_model_and_settles_nothing() -> None:
@@ -211,7 +231,8 @@ async def test_a_whole_answer_that_fails_settles_once_with_the_faults_name(kind:
         with pytest.raises(type(fault)):
             await start(kind(TextDelta("abc"), fault), books).answer()
         (outcome,) = books.settled
-        assert outcome.finish == ("upstream_malformed" if isinstance(fault, Malformed) else "")
+        assert outcome.finish == ("upstream_malformed" if isinstance(fault, Malformed) else "internal_error")
+        assert outcome.status == "failed"
 
 
 @pytest.mark.parametrize("after", range(len(EVENTS)))

@@ -1,0 +1,394 @@
+"""Counters in this process's memory: exact for one process, forgotten at its end and rebuilt from the ledger.
+
+The arithmetic is that of `limits/gcra.py`, written out in three loops because every request passes here (issue 3: six
+limits in 3 us). A charge is made limit by limit and taken back exactly if a later limit refuses: one thread, no waits,
+so nobody sees the middle, and the carried remainder makes a refund the exact inverse of a charge.
+
+    _states  counter -> [tat | period | under way, rest | used, kind]   dropped only when it means nothing any more
+    _leases  lease -> what it holds              _ends  a heap of (when, lease); stale for renewed and settled leases
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from convene.errors import NotFound
+from convene.limits import gcra
+from convene.limits.gcra import LONG_AGO_US, MOST_US, Moment
+from convene.limits.limit import DAY_US, Amounts, Grant, Limit, Refusal
+from convene.limits.periods import number_of
+from convene.store.near_counters import NearCounters
+
+if TYPE_CHECKING:
+    from convene.clock import Clock
+    from convene.limits.gcra import State
+    from convene.store.base_counters import Past
+
+_DAY, _MONTH, _TOTAL, _RATE, _SLOTS = range(5)
+"""What a state is; a budget's is the place of its period in `_Calendar.numbers`."""
+
+_KINDS: Final = {"day": _DAY, "month": _MONTH, "total": _TOTAL, "": _RATE}
+_PLANS_MOST: Final = 16_384
+_ENDS_LEAST: Final = 1_024
+_SWEPT_LEAST: Final = 256
+_MARGIN_US: Final = 2 * DAY_US
+"""How long a budget's period must be over before it is forgotten: a wall clock that was ahead may be set back."""
+
+_Rate = tuple[int, str, int, int, int, int]
+"""Its place among the limits, counter, unit, step, per, window."""
+_Other = tuple[int, int, str, int, int]
+"""Of a budget or slots: its place among the limits, kind, counter, unit, amount."""
+
+
+class _Plan(msgspec.Struct, frozen=True, gc=False):
+    """A tuple of limits made ready for the loops."""
+
+    limits: tuple[Limit, ...]
+    blank: list[int]
+    """A zero for each limit."""
+    rates: tuple[_Rate, ...]
+    others: tuple[_Other, ...]
+
+
+class _Lease(msgspec.Struct, gc=False):
+    plan: _Plan
+    reserved: Sequence[int]
+    grant: Grant
+    ends_us: int
+    periods: Sequence[int]
+    """The period that each of the plan's `others` was charged in last; 0 of slots."""
+    charged: Sequence[int] | None = None
+    """What each was charged in it; None: all that is reserved."""
+    round_number: int = 0
+    over: bool = False
+    """Its time is up: its slots were given back, and `expire` will end it."""
+
+
+class LocalMemoryCounters:
+    """`LocalCounters` over an injected clock. Not for several threads."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._monotonic = clock.monotonic
+        self._wall = clock.now
+        self._states: dict[str, list[int]] = {}
+        self._leases: dict[str, _Lease] = {}
+        self._ends: list[tuple[int, str]] = []
+        self._ends_most = _ENDS_LEAST
+        self._over: list[str] = []
+        self._unswept: list[str] = []
+        self._plans: dict[int, _Plan] = {}
+        self._today = (0.0, 0.0)
+        self._numbers = (0, 0, 0)
+        self._fresh = True
+
+    def reserve(self, lease: str, limits: tuple[Limit, ...], amounts: Amounts, lease_us: int) -> Grant | Refusal:
+        """See `LocalCounters.reserve`."""
+        held = self._leases.get(lease)
+        if held is not None:
+            return held.grant
+        now_us = int(self._monotonic() * 1e6 + 0.5)
+        ends = self._ends
+        if ends and ends[0][0] <= now_us:
+            self._retire(now_us)
+        plan = self._plans.get(id(limits)) or self._plan(limits)
+        shown = plan.blank.copy()
+        periods = self._charge(plan, amounts, now_us, shown)
+        if periods is None:
+            return self._refusal(plan, amounts, now_us)
+        grant = Grant(now_us, tuple(shown))
+        self._leases[lease] = _Lease(plan, amounts, grant, now_us + lease_us, periods)
+        heappush(ends, (now_us + lease_us, lease))
+        if len(ends) > self._ends_most:
+            self._compact()
+        return grant
+
+    def top_up(self, lease: str, round_number: int, amounts: Amounts, lease_us: int) -> Grant | Refusal:
+        """See `LocalCounters.top_up`."""
+        now_us = self._present_us()
+        held = self._leases.get(lease)
+        if held is None or held.over:
+            raise NotFound("There is no such lease: it was settled, or its time is up.", detail=lease)
+        if round_number <= held.round_number:
+            return self.levels(held.plan.limits)
+        plan, further, shown = held.plan, amounts._replace(slots=0), held.plan.blank.copy()
+        periods = self._charge(plan, further, now_us, shown)
+        if periods is None:
+            return self._refusal(plan, further, now_us)
+        before = held.charged or [held.reserved[unit] for _, _, _, unit, _ in plan.others]
+        held.charged = [
+            further[unit] + (charged if period == last else 0)
+            for (_, _, _, unit, _), charged, period, last in zip(
+                plan.others, before, periods, held.periods, strict=True
+            )
+        ]
+        held.periods = periods
+        held.reserved = [one + other for one, other in zip(held.reserved, further, strict=True)]
+        held.round_number = round_number
+        self._prolong(lease, held, now_us + lease_us)
+        return Grant(now_us, tuple(shown))
+
+    def settle(self, lease: str, actual: Amounts) -> Grant | None:
+        """See `LocalCounters.settle`."""
+        if min(actual) < 0:
+            gcra.check(actual)
+        held = self._leases.pop(lease, None)
+        if held is None:
+            return None
+        now_us = int(self._monotonic() * 1e6 + 0.5)
+        plan, reserved, states = held.plan, held.reserved, self._states
+        shown = plan.blank.copy()
+        for place, counter, unit, step, per, _ in plan.rates:
+            state = states.get(counter) or self._begin(counter, _RATE)
+            tat, rest, _ = state
+            if tat < now_us:
+                tat = now_us
+                rest = 0
+            elif rest >= per:
+                tat += 1
+                rest = 0
+            difference = actual[unit] - reserved[unit]
+            if difference:
+                rest += difference * step
+                tat += min(rest // per, MOST_US)
+                rest %= per
+            state[0] = tat
+            state[1] = rest
+            shown[place] = tat
+        if plan.others:
+            self._settle_others(held, actual, shown)
+        return Grant(now_us, tuple(shown))
+
+    def renew(self, leases: Sequence[str], lease_us: int) -> None:
+        """See `LocalCounters.renew`."""
+        now_us = self._present_us()
+        for lease in leases:
+            held = self._leases.get(lease)
+            if held is not None and not held.over:
+                self._prolong(lease, held, now_us + lease_us)
+
+    def expire(self) -> tuple[str, ...]:
+        """See `LocalCounters.expire`; also forgets some of the counters that mean nothing any more."""
+        now_us = self._present_us()
+        ended: list[str] = []
+        for lease in self._over:
+            held = self._leases.get(lease)
+            if held is not None and held.over:
+                del self._leases[lease]
+                ended.append(lease)
+        self._over.clear()
+        self._sweep(now_us)
+        return tuple(ended)
+
+    def levels(self, limits: tuple[Limit, ...]) -> Grant:
+        """See `LocalCounters.levels`."""
+        moment = Moment(self._present_us(), int(self._wall() * 1e6))
+        states = [gcra.lift(limit, self._state(limit), moment) for limit in limits]
+        return Grant(moment.now_us, gcra.shown(limits, states))
+
+    def replay(self, past: Sequence[Past]) -> None:
+        """See `LocalCounters.replay`."""
+        moment = Moment(self._present_us(), int(self._wall() * 1e6))
+        for counter, (limit, remainder) in gcra.remains(past, moment.wall_us).items():
+            state = gcra.lift(limit, self._state(limit), moment)
+            self._states[counter] = [*gcra.add(limit, state, remainder), _KINDS[limit.period]]
+
+    def fresh(self) -> bool:
+        """Return True the first time: a process begins with empty counters."""
+        fresh, self._fresh = self._fresh, False
+        return fresh
+
+    def close(self) -> None:
+        """Forget everything."""
+        for part in (self._states, self._leases, self._ends, self._over, self._unswept, self._plans):
+            part.clear()
+
+    def _charge(self, plan: _Plan, amounts: Sequence[int], now_us: int, shown: list[int]) -> Sequence[int] | None:
+        """Charge every limit, fill in what is to be shown and return the periods charged; or charge none: None."""
+        if min(amounts) < 0:
+            gcra.check(amounts)
+        states = self._states
+        for place, counter, unit, step, per, window_us in plan.rates:
+            state = states.get(counter) or self._begin(counter, _RATE)
+            tat, rest, _ = state
+            if tat < now_us:
+                tat = now_us
+                rest = 0
+            elif rest >= per:  # the limit was changed, see gcra.lift
+                tat += 1
+                rest = 0
+            cost = amounts[unit]
+            if cost:
+                rest += cost * step
+                tat += rest // per
+                rest %= per
+                if tat + (rest > 0) > now_us + window_us:
+                    self._take_back(plan, amounts, counter)
+                    return None
+            state[0] = tat
+            state[1] = rest
+            shown[place] = tat
+        if not plan.others:
+            return ()
+        periods = self._charge_others(plan, amounts, shown)
+        if periods is None:
+            self._take_back(plan, amounts, "")
+        return periods
+
+    def _charge_others(self, plan: _Plan, amounts: Sequence[int], shown: list[int]) -> Sequence[int] | None:
+        """Charge budgets and slots, or none of them."""
+        states, numbers = self._states, self._calendar()
+        periods: list[int] = []
+        for place, kind, counter, unit, most in plan.others:
+            state = states.get(counter) or self._begin(counter, kind)
+            cost = amounts[unit]
+            if kind == _SLOTS:
+                level = state[0] + cost
+            else:
+                if state[0] < numbers[kind]:
+                    state[0] = numbers[kind]
+                    state[1] = 0
+                level = state[1] + cost
+            if cost and level > most:
+                for _, other, before, charged, _ in plan.others[: len(periods)]:
+                    states[before][0 if other == _SLOTS else 1] -= amounts[charged]
+                return None
+            state[0 if kind == _SLOTS else 1] = level
+            periods.append(state[0])
+            shown[place] = level
+        return periods
+
+    def _take_back(self, plan: _Plan, amounts: Sequence[int], refused: str) -> None:
+        """Undo the charges on the rates before the counter that refused, which have just been made."""
+        for _, counter, unit, step, per, _ in plan.rates:
+            if counter == refused:
+                break
+            state = self._states[counter]
+            carry, state[1] = divmod(state[1] - amounts[unit] * step, per)
+            state[0] += carry
+
+    def _refusal(self, plan: _Plan, amounts: Sequence[int], now_us: int) -> Refusal:
+        """Return why a charge that has just failed was refused."""
+        moment = Moment(now_us, int(self._wall() * 1e6))
+        lifted = [gcra.lift(limit, self._state(limit), moment) for limit in plan.limits]
+        refusal = gcra.refuse(plan.limits, lifted, moment, amounts)
+        assert refusal is not None, "the loop and the arithmetic disagree"  # noqa: S101 - two writings of one rule
+        return refusal
+
+    def _settle_others(self, held: _Lease, actual: Sequence[int], shown: list[int]) -> None:
+        """Settle budgets and slots, and fill in what is to be shown."""
+        states, numbers, charged = self._states, self._calendar(), held.charged
+        for index, (place, kind, counter, unit, _) in enumerate(held.plan.others):
+            state = states.get(counter) or self._begin(counter, kind)
+            if kind == _SLOTS:
+                if not held.over:
+                    state[0] -= held.reserved[unit]
+                shown[place] = state[0]
+                continue
+            if state[0] < numbers[kind]:
+                state[0] = numbers[kind]
+                state[1] = 0
+            if state[0] == held.periods[index]:
+                units = actual[unit] - held.reserved[unit]
+                state[1] += units if charged is None else max(units, -charged[index])
+            shown[place] = state[1]
+
+    def _retire(self, now_us: int) -> None:
+        """Give back the slots of the leases whose time is up; `expire` ends them."""
+        ends = self._ends
+        while ends and ends[0][0] <= now_us:
+            _, lease = heappop(ends)
+            held = self._leases.get(lease)
+            if held is None or held.over:
+                continue
+            if held.ends_us > now_us:
+                heappush(ends, (held.ends_us, lease))
+                continue
+            held.over = True
+            self._over.append(lease)
+            for _, kind, counter, unit, _ in held.plan.others:
+                if kind == _SLOTS and counter in self._states:
+                    self._states[counter][0] -= held.reserved[unit]
+
+    def _prolong(self, lease: str, held: _Lease, ends_us: int) -> None:
+        """Let a lease end at another time; a later one is found when the heap comes to the old one."""
+        if ends_us < held.ends_us:
+            heappush(self._ends, (ends_us, lease))
+        held.ends_us = ends_us
+
+    def _compact(self) -> None:
+        """Make the heap anew without the leases that were settled: work in proportion to what was settled since."""
+        self._ends[:] = [(held.ends_us, lease) for lease, held in self._leases.items() if not held.over]
+        heapify(self._ends)
+        self._ends_most = max(_ENDS_LEAST, 3 * len(self._ends))
+
+    def _sweep(self, now_us: int) -> None:
+        """Forget what means nothing any more among a part of the counters; all of them are seen in about 64 calls."""
+        if not self._unswept:
+            self._unswept = list(self._states)
+        old_us = int(self._wall() * 1e6) - _MARGIN_US
+        old = (number_of("day", old_us), number_of("month", old_us), 0)
+        for _ in range(min(len(self._unswept), _SWEPT_LEAST + len(self._states) // 64)):
+            counter = self._unswept.pop()
+            state = self._states.get(counter)
+            if state is None:
+                continue
+            first, _, kind = state
+            idle = not first if kind == _SLOTS else first < (now_us if kind == _RATE else old[kind])
+            if idle:
+                del self._states[counter]
+
+    def _plan(self, limits: tuple[Limit, ...]) -> _Plan:
+        """Make limits ready and remember them by identity, which the plan keeps from being used again."""
+        if len(self._plans) >= _PLANS_MOST:
+            self._plans.clear()
+        places = tuple(enumerate(limits))
+        plan = self._plans[id(limits)] = _Plan(
+            limits,
+            [0] * len(limits),
+            tuple(
+                (place, one.counter, int(one.unit), one.step, one.per, one.window_us)
+                for place, one in places
+                if one.kind == "rate"
+            ),
+            tuple(
+                (place, _SLOTS if one.kind == "slots" else _KINDS[one.period], one.counter, int(one.unit), one.amount)
+                for place, one in places
+                if one.kind != "rate"
+            ),
+        )
+        return plan
+
+    def _begin(self, counter: str, kind: int) -> list[int]:
+        state = self._states[counter] = [LONG_AGO_US if kind == _RATE else 0, 0, kind]
+        return state
+
+    def _state(self, limit: Limit) -> State:
+        state = self._states.get(limit.counter)
+        return (state[0], state[1]) if state is not None else gcra.unused(limit)
+
+    def _present_us(self) -> int:
+        """Return the time on the clock of rates, having given back the slots of leases that are over."""
+        now_us = int(self._monotonic() * 1e6 + 0.5)
+        self._retire(now_us)
+        return now_us
+
+    def _calendar(self) -> tuple[int, int, int]:
+        """Return the numbers of the present day and month, worked out once a day."""
+        wall_s = self._wall()
+        start, end = self._today
+        if not start <= wall_s < end:
+            day = int(wall_s * 1e6) // DAY_US
+            self._today = (day * 86_400.0, (day + 1) * 86_400.0)
+            self._numbers = (day, number_of("month", day * DAY_US), 0)
+        return self._numbers
+
+
+class MemoryCounters(NearCounters):
+    """`Counters` in this process's memory."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__(LocalMemoryCounters(clock))

@@ -1,0 +1,65 @@
+"""All that is remembered, in one Postgres database: the parts put together over one `PostgresPool`."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from convene.clock import Clock, SystemClock
+from convene.store.postgres_pool import PostgresPool
+from convene.store.presence import Presence
+from convene.store.sql_accounts import SqlAccounts
+from convene.store.sql_answers import SqlAnswers
+from convene.store.sql_keys import SqlKeys
+
+
+class PostgresStore:
+    """The store of one process, or of any number of replicas on any number of hosts."""
+
+    def __init__(self, pool: PostgresPool, presence: Presence) -> None:
+        self._pool = pool
+        self._presence = presence
+        self._keys = SqlKeys(pool)
+        self._answers = SqlAnswers(pool, presence)
+        self._accounts = SqlAccounts(pool)
+
+    @classmethod
+    async def open(cls, url: str, clock: Clock | None = None) -> Self:
+        """Connect to `postgresql://user:password@host/database` and bring its tables up to date.
+
+        Further settings of the session may follow as a query, `?sslmode=verify-full` or `?search_path=convene`.
+
+        Raises:
+            StoreFault: the driver is missing, the database cannot be reached, or a newer Convene was here.
+        """
+        pool = await PostgresPool.open(url)
+        try:
+            presence = await Presence.start(pool, clock or SystemClock())
+        except BaseException:  # a cancelled start too must leave no connection behind; nothing is swallowed
+            await pool.aclose()
+            raise
+        return cls(pool, presence)
+
+    @property
+    def database(self) -> PostgresPool:
+        """The database itself, for further parts that are written over `sql.Database`."""
+        return self._pool
+
+    @property
+    def keys(self) -> SqlKeys:
+        """The API keys."""
+        return self._keys
+
+    @property
+    def accounts(self) -> SqlAccounts:
+        """Users, teams, links, browser sessions."""
+        return self._accounts
+
+    @property
+    def answers(self) -> SqlAnswers:
+        """The kept answers of idempotent requests."""
+        return self._answers
+
+    async def aclose(self) -> None:
+        """Show that nobody is here any more, and end the sessions."""
+        await self._presence.aclose()
+        await self._pool.aclose()

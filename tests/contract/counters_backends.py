@@ -1,0 +1,78 @@
+"""The stores of counters that `test_counters.py` runs against. A further one is an entry in `BACKENDS`.
+
+A store whose clock the test can move is opened with an `IntegerClock`; one that asks its server for the time has none
+(`Opened.clock` is None), and tests that need to move time leave it out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from convene.store.memory_counters import MemoryCounters
+from fakes import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from convene.store.base_counters import Counters
+
+NOON_US: Final = 1_800_014_400_000_000
+"""2027-01-15 12:00 in UTC, microseconds since 1970."""
+
+
+class IntegerClock(FakeClock):
+    """A clock moved by whole microseconds, so that a test can stand on the very edge of a wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now_us = 5_000_000_000
+        self.wall_us = NOON_US
+
+    def now(self) -> float:
+        """Return Unix seconds."""
+        return self.wall_us / 1e6
+
+    def monotonic(self) -> float:
+        """Return the seconds for rates."""
+        return self.now_us / 1e6
+
+    def pass_us(self, us: int) -> None:
+        """Let time pass on both scales."""
+        self.now_us += us
+        self.wall_us += us
+
+
+class Opened(NamedTuple):
+    """A store under test."""
+
+    counters: Counters
+    clock: IntegerClock | None
+    more: Callable[[], Awaitable[Counters]] | None = None
+    """Opens the same counters as another process would; None for what one process has for itself."""
+
+
+class Opener(Protocol):
+    """How a store is opened, empty, and closed."""
+
+    def __call__(self, folder: Path) -> AbstractAsyncContextManager[Opened]:
+        """Open it; `folder` is empty and this store's own."""
+        ...
+
+
+@contextlib.asynccontextmanager
+async def _memory(folder: Path) -> AsyncIterator[Opened]:
+    del folder
+    clock = IntegerClock()
+    counters = MemoryCounters(clock)
+    yield Opened(counters, clock)
+    await counters.aclose()
+
+
+BACKENDS: Final[Mapping[str, Opener]] = {"memory": _memory}
+MOVABLE: Final = ("memory",)
+"""Those with a clock of ours."""
+SHARED: Final[tuple[str, ...]] = ()
+"""Those that several processes can open."""
