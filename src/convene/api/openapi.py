@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import convene
-from convene.api import shapes, shapes_described
+from convene.api import shapes, shapes_described, shapes_usage
 from convene.api.openapi_words import ABOUT, FIELDS, HEADERS, SESSION_HEADER, STATUSES, TAGS
 from convene.api.shapes import ChatReply, ErrorReply
 from convene.api.table import Endpoints, route_table
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from convene.api.call import Call
+    from convene.api.query import Parameter
     from convene.api.routes import Route
 
 Json = dict[str, Any]
@@ -38,6 +39,7 @@ FRAMES: Final = (
 EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
+WITH_QUERY: Final = (400, 503)
 OF_MODELS: Final = (404, 429, 502, 503, 504)
 
 
@@ -101,6 +103,7 @@ def operation_id(route: Route) -> str:
 def _operation(route: Route) -> Json:
     told: Json = {"operationId": operation_id(route), "tags": [route.tag], "summary": route.summary}
     parameters = [_path_parameter(name) for name in re.findall(r"{(\w+)}", route.path)]
+    parameters += [_query_parameter(one) for one in route.query]
     if route.streams:
         parameters.append({"$ref": "#/components/parameters/session"})
     if parameters:
@@ -118,7 +121,10 @@ def _operation(route: Route) -> Json:
 
 def _responses(route: Route) -> Json:
     gives = "Status" if route.gives is None else route.gives.__name__
-    content: Json = {"application/json": {"schema": _ref(gives)}}
+    schema = _ref(gives)
+    if route.or_gives is not None:
+        schema = {"oneOf": [schema, _ref(route.or_gives.__name__)]}
+    content: Json = {"application/json": {"schema": schema}}
     if route.streams:
         schema = {"description": FRAMES, "oneOf": [_ref("ChatChunk"), _ref("StreamFault")]}
         content["text/event-stream"] = {"schema": schema}
@@ -128,6 +134,8 @@ def _responses(route: Route) -> Json:
         statuses |= set(WITH_KEY)
     if route.takes is not None:
         statuses |= {*WITH_BODY, *OF_MODELS}
+    if route.query:
+        statuses |= set(WITH_QUERY)
     if "{" in route.path:
         statuses.add(404)
     for status in sorted(statuses):
@@ -172,6 +180,18 @@ def _path_parameter(name: str) -> Json:
     }
 
 
+def _query_parameter(parameter: Parameter) -> Json:
+    schema: Json = {"type": "string"}
+    if parameter.enum:
+        schema["enum"] = list(parameter.enum)
+    if parameter.is_list:
+        schema = {"type": "array", "items": schema}
+    elif parameter.least is not None:
+        schema = {"type": "integer", "minimum": parameter.least, "maximum": parameter.most}
+    told: Json = {"name": parameter.name, "in": "query", "description": parameter.about, "schema": schema}
+    return told | ({"style": "form", "explode": False} if parameter.is_list else {})
+
+
 def _ref(name: str) -> Json:
     return {"$ref": f"{SCHEMAS}{name}"}
 
@@ -182,6 +202,8 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Json]:
     gives: list[type] = [ErrorReply]
     for route in routes:
         gives.append(shapes_described.Status if route.gives is None else route.gives)
+        if route.or_gives is not None:
+            gives.append(route.or_gives)
         if route.streams:
             gives += [shapes_described.ChatChunk, shapes_described.StreamFault]
         if route.gives is ChatReply:
@@ -212,7 +234,7 @@ def _components(kinds: Iterable[type]) -> dict[str, Json]:
 
 def _always(name: str) -> tuple[str, ...]:
     """Return the fields of a reply's shape that are always sent: all that cannot be unset, defaults or not."""
-    shape = getattr(shapes_described, name, None) or getattr(shapes, name)
+    shape = next(getattr(home, name) for home in (shapes_described, shapes_usage, shapes) if hasattr(home, name))
     return tuple(field.encode_name for field in msgspec.structs.fields(shape) if field.default is not msgspec.UNSET)
 
 

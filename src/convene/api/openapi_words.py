@@ -18,6 +18,7 @@ TAGS: Final = (
     ("Chat", "Chat completions."),
     ("Embeddings", "Texts to vectors."),
     ("Models", "What is deployed, with its real limits."),
+    ("Usage", "What was used, what is left. A key sees its own; an admin's key sees all."),
     ("Health", "Probes for those who run the server; open, and never a call of a model."),
 )
 

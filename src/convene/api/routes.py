@@ -14,6 +14,7 @@ import msgspec
 
 from convene.api.call import Call
 from convene.api.problems import MethodNotAllowed
+from convene.api.query import Parameter
 from convene.errors import NotFound
 
 if TYPE_CHECKING:
@@ -32,8 +33,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     summary: str
     open: bool = False
+    query: tuple[Parameter, ...] = ()
     takes: type | None = None
     gives: type | None = None
+    or_gives: type | None = None
+    """A second shape of the same answer, by what was asked."""
     streams: bool = False
     tag: str = "Chat"
     described: bool = True
