@@ -26,8 +26,8 @@ from convene.api.shapes_usage import (
 )
 from convene.errors import BadRequest
 from convene.limits.limit import Unit
+from convene.moments import moment_us
 from convene.serving.base_usage import GROUP_BY, LIMIT_MAX, View
-from convene.serving.moments import moment_us
 
 if TYPE_CHECKING:
     from collections.abc import Callable

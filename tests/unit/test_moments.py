@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convene.errors import BadRequest
-from convene.serving.moments import LATEST_US, SECOND_US, iso, moment_us
+from convene.moments import LATEST_US, SECOND_US, iso, moment_us
 
 NOW_US = 1_795_651_200 * SECOND_US
 
