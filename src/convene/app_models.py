@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from convene.app_books import terms_of
 from convene.config import ConfigError
 from convene.engine.base import EMBEDDING_SETTINGS, EngineSettings, FetchSettings
 from convene.engine.catalogue import find_open_model
@@ -156,7 +157,11 @@ class Deployments:
             for name, model in self._scripted.items()
             if name not in configured
         ]
-        return found
+        return [self._on_terms(deployment) for deployment in found]
+
+    def _on_terms(self, deployment: Deployment) -> Deployment:
+        card = deployment.card
+        return msgspec.structs.replace(deployment, terms=terms_of(self._config, card.id, card.upstream))
 
     def _embedded(self, name: str, aliases: tuple[str, ...]) -> Deployment:
         if self._chat is None:

@@ -60,6 +60,7 @@ __all__ = [
     "is_loopback",
     "load",
     "load_here",
+    "plans_of",
     "secrets_of",
 ]
 

@@ -16,7 +16,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SEES_ALL: Final = frozenset(
-    {"app", "app_models", "app_serve", "cli", "cli_doctor", "cli_keys", "cli_models", "cli_output", "__main__"}
+    {
+        "app",
+        "app_books",
+        "app_models",
+        "app_serve",
+        "cli",
+        "cli_doctor",
+        "cli_keys",
+        "cli_models",
+        "cli_output",
+        "__main__",
+    }
 )
 """The composition root and the command line, which starts it."""
 

@@ -1,0 +1,308 @@
+"""The books: every request is reserved against its limits and written down before it runs, and settled when it ends.
+
+    reserve   limits of the caller and the model ── counters.reserve ──► Refusal: an error, nothing was charged
+                                                                    └──► ledger.begin (survives kill -9) ──► a lease
+    settle    counters.settle(actual)   ledger.finish(entry)        never blocks, cannot be cancelled
+    written   the entry is on the disk: the last byte of the answer may leave
+
+What of a request is billed is a table in `pages/limits.md`. Background work (renewal of leases, orphans, retention) is
+`bookkeeping.py`'s; what a Refusal says to people `refusals.py`'s; the arithmetic is in `limits/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from convene.errors import StoreFault
+from convene.limits.limit import Amounts, Grant, Limit, Refusal
+from convene.serving.base import Standing
+from convene.serving.refusals import refusal_fault
+from convene.store.base_ledger import Entry, Intent
+from convene.usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from convene.clock import Clock
+    from convene.serving.admission import Ask
+    from convene.serving.allowances import Allowances
+    from convene.serving.base import Outcome
+    from convene.serving.line import Line
+    from convene.store.base_counters import Counters
+    from convene.store.base_ledger import Ledger
+
+log = logging.getLogger("convene.books")
+
+SECOND_US: Final = 1_000_000
+TEMPLATE_TOKENS: Final = 64
+"""What a chat template may add to the texts, for the upper bound of a cost; templates known to us add under 40."""
+SETTLE_TRIES: Final = 5
+"""Tries to settle a lease in counters elsewhere; after that it expires there at what it had reserved."""
+PAUSE_S: Final = 0.05
+"""Before the second of these tries; four times as long before each further one."""
+_NOTHING = Usage()
+
+
+class Estimates(Protocol):
+    """What a request will use, learned from those that were settled (`limits/estimate.py`)."""
+
+    def prompt(self, key_id: str, model: str, size: int) -> int:
+        """Return the tokens of a prompt of `size` bytes."""
+        ...
+
+    def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
+        """Return the tokens of one answer, at most `ceiling`."""
+        ...
+
+    def learn(self, key_id: str, model: str, size: int, used: Usage, choices: int) -> None:
+        """Take in what a request has used."""
+        ...
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """How these books are kept, from `[limits]`."""
+
+    lease_us: int = 30 * SECOND_US
+    output_ceiling: int = 32_768
+    """Longest answer of a model that states none, in tokens, for the upper bound of a cost."""
+    currency: str = "USD"
+
+
+class Books:
+    """Admission with limits and a ledger behind it. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        ledger: Ledger,
+        allowances: Allowances,
+        estimates: Estimates,
+        clock: Clock,
+        terms: Terms = Terms(),  # noqa: B008 -- frozen
+        line: Line | None = None,
+    ) -> None:
+        """`line` is where requests wait for their limits; without one they are refused at once."""
+        self.counters = counters
+        self.ledger = ledger
+        self.terms = terms
+        self.live: dict[str, BookedLease] = {}
+        self._local = counters.local
+        self._allowances = allowances
+        self.line = line
+        self._settling: set[asyncio.Task[None]] = set()
+        self.estimates = estimates
+        self.clock = clock
+
+    async def reserve(self, ask: Ask, outcome: Outcome) -> BookedLease:
+        """Return the request's lease. Raises as `Admission.reserve` says."""
+        limits = self._allowances.of(ask.principal, ask.model, ask.terms)
+        amounts = self._amounts(ask)
+        local = self._local
+        ahead = None if self.line is None else self.line.ahead(limits)
+        answer: Grant | Refusal
+        if ahead is not None:
+            answer = ahead
+        elif local is not None:
+            answer = local.reserve(ask.id, limits, amounts, self.terms.lease_us)
+        else:
+            answer = await self._ask_counters(ask.id, limits, amounts)
+        if isinstance(answer, Refusal):
+            answer = await self._wait(ask, outcome, limits, amounts, answer)
+        lease = BookedLease(self, ask, outcome, limits, answer)
+        self.live[ask.id] = lease
+        try:
+            await self.ledger.begin(_intent_of(ask, lease.at_us, amounts))
+        except BaseException as fault:  # a cancelled caller too must not leave a lease or an intent; raised on
+            lease.abandon("store_unavailable" if isinstance(fault, StoreFault) else "client_left")
+            raise
+        return lease
+
+    def settle_counters(self, lease_id: str, actual: Amounts) -> Grant | None:
+        """Move the counters to what was used: at once where they are near, else by a task of its own."""
+        if self._local is not None:
+            return self._local.settle(lease_id, actual)
+        task = asyncio.get_running_loop().create_task(self._settle_far(lease_id, actual), name="settle")
+        self._settling.add(task)
+        task.add_done_callback(self._settling.discard)
+        return None
+
+    async def flush(self) -> None:
+        """Wait until all that was settled is counted and written."""
+        if self._settling:
+            await asyncio.wait(self._settling)
+        await self.ledger.flush()
+
+    def _amounts(self, ask: Ask) -> Amounts:
+        """Return what the request will cost by estimate; money by an upper bound (reliability 1.1)."""
+        key_id, model = ask.principal.key_id, ask.model
+        prompt = self.estimates.prompt(key_id, model, ask.prompt_bytes)
+        output = self.estimates.completion(key_id, model, ask.output_max) * ask.choices if ask.kind == "chat" else 0
+        price = ask.terms.price
+        micros = 0
+        if not price.free:
+            ceiling = (ask.output_max or self.terms.output_ceiling) * ask.choices if ask.kind == "chat" else 0
+            micros = price.at_most(ask.prompt_bytes + TEMPLATE_TOKENS, ceiling, images=ask.images)
+        return Amounts(1, prompt + output, prompt, output, ask.images, micros, 1)
+
+    async def _ask_counters(self, lease_id: str, limits: tuple[Limit, ...], amounts: Amounts) -> Grant | Refusal:
+        """Ask counters elsewhere; a caller that leaves while they answer may hold a lease without knowing it."""
+        try:
+            return await self.counters.reserve(lease_id, limits, amounts, self.terms.lease_us)
+        except asyncio.CancelledError:
+            self.settle_counters(lease_id, Amounts())
+            raise
+
+    async def _wait(
+        self, ask: Ask, outcome: Outcome, limits: tuple[Limit, ...], amounts: Amounts, refusal: Refusal
+    ) -> Grant:
+        """Wait in line, where there is one, else raise what the refusal says."""
+        if self.line is not None:
+
+            async def again() -> Grant | Refusal:
+                return await self._ask_counters(ask.id, limits, amounts)
+
+            def undo() -> None:
+                self.settle_counters(ask.id, Amounts())
+
+            answer = await self.line.wait(ask.principal.key_id, refusal, again, undo)
+            if isinstance(answer, Grant):
+                return answer
+            refusal = answer
+        outcome.standing = Standing(limits, refusal.states, refusal.now_us, refusal)
+        raise refusal_fault(refusal, self.terms.currency)
+
+    async def _settle_far(self, lease_id: str, actual: Amounts) -> None:
+        for attempt in range(SETTLE_TRIES):
+            try:
+                await self.counters.settle(lease_id, actual)
+            except StoreFault as fault:
+                log.warning("lease %s is not settled yet: %s", lease_id, fault.detail or fault.message)
+                await asyncio.sleep(PAUSE_S * 4**attempt)
+            else:
+                return
+        log.error("lease %s was not settled; it expires at what it had reserved", lease_id)
+
+
+class BookedLease:
+    """What an admitted request holds: charged counters and an intent in the ledger."""
+
+    __slots__ = ("_ask", "_books", "_limits", "_outcome", "_written", "at_us", "began_at")
+
+    def __init__(self, books: Books, ask: Ask, outcome: Outcome, limits: tuple[Limit, ...], grant: Grant) -> None:
+        self._books = books
+        self._ask = ask
+        self._outcome = outcome
+        self._limits = limits
+        self._written: Awaitable[None] | None = None
+        self.at_us = int(books.clock.now() * SECOND_US)
+        self.began_at = books.clock.monotonic()
+        outcome.standing = Standing(limits, grant.states, grant.now_us)
+
+    def settle(self) -> None:
+        """Move counters from the estimate to what was used and write the entry; the first call counts."""
+        if self._written is not None:
+            return
+        books, ask, outcome = self._books, self._ask, self._outcome
+        used = outcome.usage or _NOTHING
+        free = outcome.status == "client_left" and ask.terms.on_disconnect == "free"
+        cost = 0 if free else ask.terms.price.cost(used, images=outcome.images)
+        if outcome.usage is None and outcome.status != "ok":
+            cost = 0  # nothing was generated: the price of a request is for an answer
+        outcome.cost_micros = cost
+        self._close(used, cost)
+        if outcome.status == "ok" and not used.estimated:
+            books.estimates.learn(ask.principal.key_id, ask.model, ask.prompt_bytes, used, ask.choices)
+
+    def abandon(self, reason: str) -> None:
+        """End a lease whose request never ran: nothing is charged but the attempt, and the books say why."""
+        if self._written is None:
+            self._outcome.finish = reason
+            self._outcome.status = "client_left" if reason == "client_left" else "failed"
+            self._close(_NOTHING, 0)
+
+    async def written(self) -> None:
+        """Wait until the entry is on the disk."""
+        if self._written is None:
+            raise RuntimeError("a lease is settled before anybody waits for its entry")
+        try:
+            await self._written
+        except StoreFault as fault:
+            log.error("entry %s is not on the disk: %s", self._ask.id, fault.detail or fault.message)  # noqa: TRY400
+
+    def _close(self, used: Usage, cost: int) -> None:
+        books, ask, outcome = self._books, self._ask, self._outcome
+        del books.live[ask.id]
+        prompt, completion = used.prompt_tokens, used.completion_tokens
+        # The entry first: if the counters fail now, they are mended from the books, never the other way round.
+        self._written = books.ledger.finish(_entry_of(ask, self, outcome, used, cost))
+        actual = Amounts(1, prompt + completion, prompt, completion, outcome.images, cost, 0)
+        try:
+            grant = books.settle_counters(ask.id, actual)
+        except StoreFault as fault:
+            log.error("lease %s is not settled and will expire: %s", ask.id, fault.detail)  # noqa: TRY400
+            return
+        finally:
+            if books.line is not None:
+                books.line.freed(self._limits)
+        if grant is not None:
+            outcome.standing = Standing(self._limits, grant.states, grant.now_us)
+
+
+def _intent_of(ask: Ask, at_us: int, reserved: Amounts) -> Intent:
+    who, agentic = ask.principal, ask.agentic
+    return Intent(
+        id=ask.id,
+        request_id=ask.request_id,
+        at_us=at_us,
+        kind=ask.kind,
+        key_id=who.key_id,
+        owner=who.owner,
+        user_id=who.user_id,
+        team_id=who.team_id,
+        session_id=agentic.session_id or "",
+        agent_address=agentic.agent_address or "",
+        model_asked=ask.model_asked,
+        model=ask.model,
+        stream=ask.stream,
+        reserved=reserved,
+        price=ask.terms.price.version,
+    )
+
+
+def _entry_of(ask: Ask, lease: BookedLease, outcome: Outcome, used: Usage, cost: int) -> Entry:
+    who, agentic = ask.principal, ask.agentic
+    first_ms = outcome.first_event_ms
+    return Entry(
+        id=ask.id,
+        request_id=ask.request_id,
+        at_us=lease.at_us,
+        kind=ask.kind,
+        key_id=who.key_id,
+        owner=who.owner,
+        user_id=who.user_id,
+        team_id=who.team_id,
+        session_id=agentic.session_id or "",
+        agent_address=agentic.agent_address or "",
+        model_asked=ask.model_asked,
+        model=ask.model,
+        stream=ask.stream,
+        price=ask.terms.price.version,
+        upstream=outcome.upstream,
+        prompt_tokens=used.prompt_tokens,
+        cached_tokens=used.cached_tokens,
+        completion_tokens=used.completion_tokens,
+        reasoning_tokens=used.reasoning_tokens,
+        images=outcome.images,
+        tool_calls=outcome.tool_calls,
+        agent_calls=outcome.agent_calls,
+        cost_micros=cost,
+        estimated=used.estimated,
+        status=outcome.status,
+        finish=outcome.finish,
+        ttft_us=None if first_ms is None else int(first_ms * 1000),
+        duration_us=int((lease._books.clock.monotonic() - lease.began_at) * SECOND_US),  # noqa: SLF001 -- its own
+    )
