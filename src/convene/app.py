@@ -72,11 +72,11 @@ class App:
         self.catalog = catalog
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
+        self._turns = Turns(catalog, admission or Open(), clock)
+        self._embedder = Embedder(catalog, admission or Open(), clock)
         endpoints = Endpoints(
-            chat=ChatCompletions(
-                Turns(catalog, admission or Open(), clock), Streams(config.edge.ping_s, config.edge.first_event_s)
-            ),
-            embeddings=EmbeddingRequests(Embedder(catalog, admission or Open(), clock)),
+            chat=ChatCompletions(self._turns, Streams(config.edge.ping_s, config.edge.first_event_s)),
+            embeddings=EmbeddingRequests(self._embedder),
             list_models=models.list_all,
             show_model=models.show,
             alive=health.alive,
@@ -122,6 +122,7 @@ class App:
         for task in self._kept:
             task.cancel()
         await asyncio.gather(*self._kept, return_exceptions=True)
+        await self._turns.drains.aclose()
         await self.deployments.aclose()
         if self._watch is not None:
             self._watch.cancel()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import httpx2
 import msgspec
@@ -17,7 +17,7 @@ import pytest
 
 from bridge import Bridge, Lifespan
 from convene.app import App
-from convene.config import Config, Edge, Engine, Model, Upstream
+from convene.config import Config, Edge, Engine, Model, Price, Upstream
 from simulation import Answer, FakeClient, World, draw_answer, run
 from unit.providers.upstream_doubles import DONE, USAGE, chunk, whole
 
@@ -131,6 +131,27 @@ async def ask(world: World, http: httpx2.AsyncClient, name: str) -> str:
     return check_answer(answer, text, stream=stream)
 
 
+def configured(retries: int, on_disconnect: Literal["cancel", "drain", "free"] = "cancel") -> Config:
+    """Return a configuration with one model on two hosts."""
+    upstream = Upstream(
+        base_urls=HOSTS,
+        retries=retries,
+        first_token_s=10,
+        between_tokens_s=5,
+        on_disconnect=on_disconnect,
+    )
+    return Config(
+        auth="none",
+        data_dir=Path("never-used"),
+        cache_dir=Path("never-used"),
+        engine=Engine(enabled=False),
+        edge=Edge(ping_s=2, first_event_s=3),
+        upstreams={"up": upstream},
+        models={"far": Model(upstream=("up",))},
+        prices={"far": Price(input=3.0, output=7.0, request=0.5)},
+    )
+
+
 async def live(world: World) -> dict[str, int]:
     """One application's life; returns how often each end came."""
     source = world.source("weather")
@@ -140,15 +161,7 @@ async def live(world: World) -> dict[str, int]:
 
     books = Books()
     client = FakeClient(world, {f"{host}/chat/completions": play for host in HOSTS})
-    config = Config(
-        auth="none",
-        data_dir=Path("never-used"),
-        cache_dir=Path("never-used"),
-        engine=Engine(enabled=False),
-        edge=Edge(ping_s=2, first_event_s=3),
-        upstreams={"up": Upstream(base_urls=HOSTS, retries=source.randrange(3), first_token_s=10, between_tokens_s=5)},
-        models={"far": Model(upstream=("up",))},
-    )
+    config = configured(retries=source.randrange(3))
     lines: list[bytes] = []
     app = App(config, world.clock, lines.append, lambda _: client, books)
     bridge = Bridge(app.front)

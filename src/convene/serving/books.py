@@ -99,6 +99,7 @@ class Books:
 
     async def reserve(self, ask: Ask, outcome: Outcome) -> BookedLease:
         """Return the request's lease. Raises as `Admission.reserve` says."""
+        began_at = self.clock.monotonic()
         limits = self._allowances.of(ask.principal, ask.model, ask.terms)
         amounts = self._amounts(ask)
         local = self._local
@@ -112,7 +113,7 @@ class Books:
             answer = await self._ask_counters(ask.id, limits, amounts)
         if isinstance(answer, Refusal):
             answer = await self._wait(ask, outcome, limits, amounts, answer)
-        lease = BookedLease(self, ask, outcome, limits, answer)
+        lease = BookedLease(self, ask, outcome, Standing(limits, answer.states, answer.now_us), began_at)
         self.live[ask.id] = lease
         try:
             await self.ledger.begin(_intent_of(ask, lease.at_us, amounts))
@@ -192,15 +193,16 @@ class BookedLease:
 
     __slots__ = ("_ask", "_books", "_limits", "_outcome", "_written", "at_us", "began_at")
 
-    def __init__(self, books: Books, ask: Ask, outcome: Outcome, limits: tuple[Limit, ...], grant: Grant) -> None:
+    def __init__(self, books: Books, ask: Ask, outcome: Outcome, standing: Standing, began_at: float) -> None:
+        """`began_at`: when the request asked to be admitted, before any wait, on the monotonic clock."""
         self._books = books
         self._ask = ask
         self._outcome = outcome
-        self._limits = limits
+        self._limits = standing.limits
         self._written: Awaitable[None] | None = None
         self.at_us = int(books.clock.now() * SECOND_US)
-        self.began_at = books.clock.monotonic()
-        outcome.standing = Standing(limits, grant.states, grant.now_us)
+        self.began_at = began_at
+        outcome.standing = standing
 
     def settle(self) -> None:
         """Move counters from the estimate to what was used and write the entry; the first call counts."""

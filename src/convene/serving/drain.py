@@ -26,6 +26,9 @@ log = logging.getLogger("convene.drain")
 AHEAD_MAX: Final = 256
 """Events read ahead of a slow client; then the model waits for it, as it would without a pump."""
 
+PATIENCE_S: Final = 3.0
+"""How long a server that shuts down waits for its drains, after the answers that somebody waits for."""
+
 
 class Pump:
     """Reads a model's events in a task of its own, so that cancelling the caller does not cancel the reading."""
@@ -103,8 +106,10 @@ class Drains:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def aclose(self) -> None:
-        """Cut off what still runs; it is settled by what is known."""
+    async def aclose(self, patience_s: float = PATIENCE_S) -> None:
+        """Give what still runs a moment, then cut it off; it is settled by what is known."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -128,7 +128,7 @@ async def test_closing_cuts_drains_off_and_settles_them() -> None:
     ended: list[str] = []
     drains.adopt(pump, notes.append, lambda: ended.append("settled"), 60)
     await asyncio.sleep(0)
-    await drains.aclose()
+    await drains.aclose(0.01)
     assert (ended, model.closed) == (["settled"], 1)
     await drains.aclose()
 
