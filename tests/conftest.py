@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from fakes import FakeClock
-from servers import postgres_server, postgres_url, private_redis, redis_space, redis_url
+from servers import postgres_url, private_redis, redis_space
 from stores import shared, store
 
-__all__ = ["clock", "postgres_server", "postgres_url", "private_redis", "redis_space", "redis_url", "shared", "store"]
+__all__ = ["clock", "postgres_url", "private_redis", "redis_space", "shared", "store"]
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@
     postgres_url    one test's schema in a Postgres; dropped after
     private_redis   a Redis of the test's own, which it may pause, kill and start again
 
-Where none of the three can be had, the test is skipped and says why; in CI (`CI` or `CONVENE_TEST_NO_SKIP` set) it
-fails. The Postgres fixtures need `psql`, as no driver is part of the default install.
+Each can be had without a fixture too (`shared_redis`, `own_space`, `own_redis`; `shared_postgres`, `own_schema`). Where
+no server is to be had, the test is skipped and says why; in CI (`CI` or `CONVENE_TEST_NO_SKIP` set) it fails. Postgres
+needs `psql`, as no driver is part of the default install.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import pwd
 import shutil
@@ -126,29 +129,38 @@ def own_redis() -> Iterator[PrivateRedis]:
             server.kill()
 
 
-@pytest.fixture(scope="session")
-def redis_url() -> Iterator[str]:
-    """The URL of a Redis that all tests share; use `redis_space` unless the whole server is meant."""
+@functools.cache
+def shared_redis() -> str:
+    """Return the URL of the Redis that all tests of this run share; a private one ends with the run."""
     named = os.environ.get("CONVENE_TEST_REDIS_URL")
     if named is not None:
         if not redis_answers(named):
             pytest.fail("the Redis of CONVENE_TEST_REDIS_URL does not answer", pytrace=False)
-        yield named
-    elif redis_answers(STANDARD_REDIS):
-        yield STANDARD_REDIS
-    else:
-        with own_redis() as server:
-            yield server.url
+        return named
+    if redis_answers(STANDARD_REDIS):
+        return STANDARD_REDIS
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(own_redis()).url
+
+
+@contextlib.contextmanager
+def own_space(url: str) -> Iterator[RedisSpace]:
+    """Lend a hash tag of a Redis that nobody has used, and delete what was kept under it after."""
+    tag = f"convene-test-{uuid.uuid4().hex[:12]}"
+    try:
+        yield RedisSpace(url, tag)
+    finally:
+        with contextlib.closing(redis.Redis.from_url(url)) as client:
+            for key in client.scan_iter(match=f"{{{tag}}}*", count=1000):
+                client.unlink(key)
 
 
 @pytest.fixture
-def redis_space(redis_url: str) -> Iterator[RedisSpace]:
+def redis_space() -> Iterator[RedisSpace]:
     """A share of a Redis for one test."""
-    tag = f"convene-test-{uuid.uuid4().hex[:12]}"
-    yield RedisSpace(redis_url, tag)
-    with contextlib.closing(redis.Redis.from_url(redis_url)) as client:
-        for key in client.scan_iter(match=f"{{{tag}}}*", count=1000):
-            client.unlink(key)
+    with own_space(shared_redis()) as space:
+        yield space
 
 
 @pytest.fixture
@@ -222,21 +234,20 @@ def own_postgres() -> Iterator[str]:
             process.wait(START_S)
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a Postgres that all tests share; use `postgres_url` unless the whole server is meant."""
+@functools.cache
+def shared_postgres() -> str:
+    """Return the URL of the Postgres that all tests of this run share; a private one ends with the run."""
     named = os.environ.get("CONVENE_TEST_POSTGRES_URL")
     if named is not None:
         if not postgres_answers(named):
             pytest.fail("the Postgres of CONVENE_TEST_POSTGRES_URL does not answer", pytrace=False)
-        yield named
-        return
+        return named
     for url in STANDARD_POSTGRES:
         if postgres_answers(url):
-            yield url
-            return
-    with own_postgres() as url:
-        yield url
+            return url
+    stack = contextlib.ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(own_postgres())
 
 
 def with_schema(url: str, schema: str) -> str:
@@ -247,11 +258,30 @@ def with_schema(url: str, schema: str) -> str:
     return urlunsplit(parts._replace(query=urlencode(asked, quote_via=quote)))
 
 
-@pytest.fixture
-def postgres_url(postgres_server: str) -> Iterator[str]:
-    """The URL of an empty schema of one test's own, which is the search path of its sessions."""
+@contextlib.contextmanager
+def own_schema(url: str) -> Iterator[str]:
+    """Make a schema in a Postgres, yield the URL whose sessions live in it, and drop it after."""
     schema = f"convene_test_{uuid.uuid4().hex[:12]}"
-    run_sql(postgres_server, f"CREATE SCHEMA {schema}")
-    yield with_schema(postgres_server, schema)
-    # A session that still holds a lock there would let DROP wait for ever.
-    run_sql(postgres_server, f"SET lock_timeout = '10s'; DROP SCHEMA {schema} CASCADE")
+    run_sql(url, f"CREATE SCHEMA {schema}")
+    try:
+        yield with_schema(url, schema)
+    finally:
+        # A session that still holds a lock there would let DROP wait for ever.
+        run_sql(url, f"SET lock_timeout = '10s'; DROP SCHEMA {schema} CASCADE")
+
+
+@functools.cache
+def kept_schema(purpose: str) -> str:
+    """Return the URL of a schema that tests of one purpose share and empty themselves; dropped when the run ends."""
+    del purpose
+    stack = contextlib.ExitStack()
+    url = stack.enter_context(own_schema(shared_postgres()))
+    atexit.register(stack.close)
+    return url
+
+
+@pytest.fixture
+def postgres_url() -> Iterator[str]:
+    """The URL of an empty schema of one test's own, which is the search path of its sessions."""
+    with own_schema(shared_postgres()) as url:
+        yield url

@@ -10,7 +10,10 @@ import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from convene.store.memory_counters import MemoryCounters
+from convene.store.postgres_counters import PostgresCounters
 from fakes import FakeClock
+from postgres_clock import MovedPostgresCounters, empty
+from servers import kept_schema
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -71,8 +74,38 @@ async def _memory(folder: Path) -> AsyncIterator[Opened]:
     await counters.aclose()
 
 
-BACKENDS: Final[Mapping[str, Opener]] = {"memory": _memory}
-MOVABLE: Final = ("memory",)
+@contextlib.asynccontextmanager
+async def _postgres(folder: Path) -> AsyncIterator[Opened]:
+    """Its time is that of the server."""
+    del folder
+    url = kept_schema("counters")
+    counters = await PostgresCounters.open(url)
+
+    async def more() -> Counters:
+        return await PostgresCounters.open(url)
+
+    async with contextlib.aclosing(counters):
+        await empty(counters)
+        yield Opened(counters, None, more)
+
+
+@contextlib.asynccontextmanager
+async def _postgres_moved(folder: Path) -> AsyncIterator[Opened]:
+    """The same functions with a time of ours."""
+    del folder
+    clock = IntegerClock()
+    counters = await MovedPostgresCounters.open_at(kept_schema("moved counters"), clock)
+    async with contextlib.aclosing(counters):
+        await empty(counters)
+        yield Opened(counters, clock)
+
+
+BACKENDS: Final[Mapping[str, Opener]] = {
+    "memory": _memory,
+    "postgres": _postgres,
+    "postgres-moved": _postgres_moved,
+}
+MOVABLE: Final = ("memory", "postgres-moved")
 """Those with a clock of ours."""
-SHARED: Final[tuple[str, ...]] = ()
+SHARED: Final[tuple[str, ...]] = ("postgres",)
 """Those that several processes can open."""

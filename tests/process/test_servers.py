@@ -9,15 +9,24 @@ import pytest
 import redis
 
 import servers
-from servers import PrivateRedis, RedisSpace, own_postgres, postgres_answers, redis_answers, run_sql, with_schema
+from servers import (
+    PrivateRedis,
+    RedisSpace,
+    own_postgres,
+    postgres_answers,
+    redis_answers,
+    run_sql,
+    shared_postgres,
+    with_schema,
+)
 
 
-def test_a_schema_of_ones_own_is_empty_and_the_search_path(postgres_url: str, postgres_server: str) -> None:
+def test_a_schema_of_ones_own_is_empty_and_the_search_path(postgres_url: str) -> None:
     run_sql(postgres_url, "CREATE TABLE things (id INT)")
     schema = run_sql(postgres_url, "SELECT current_schema()")
     assert schema.startswith("convene_test_")
     where = f"schemaname = '{schema}' AND tablename = 'things'"
-    assert run_sql(postgres_server, f"SELECT count(*) FROM pg_tables WHERE {where}") == "1"  # noqa: S608 - no input
+    assert run_sql(shared_postgres(), f"SELECT count(*) FROM pg_tables WHERE {where}") == "1"  # noqa: S608 - no input
 
 
 def test_the_schema_joins_what_a_url_already_asks_for() -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from convene.store.schema import AddColumn, Column, Index, Table
+from convene.store.postgres_routines import COUNTER_STATEMENTS
+from convene.store.schema import AddColumn, Column, Index, PostgresOnly, Table
 
 if TYPE_CHECKING:
     from convene.store.schema import Dialect, Operation
@@ -204,7 +205,10 @@ ACCOUNTS: Final[tuple[Operation, ...]] = (
     Index(name="keys_by_team", table="keys", columns=("team_id",)),
 )
 
-CHANGES: Final = (KEYS, BOOKS, ACCOUNTS)
+COUNTERS: Final[tuple[Operation, ...]] = (PostgresOnly(COUNTER_STATEMENTS),)
+"""SQLite's counters have a file of their own."""
+
+CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS)
 
 
 def steps_for(dialect: Dialect) -> tuple[Step, ...]:

@@ -51,13 +51,13 @@ class PostgresPool:
         self._open = True
 
     @classmethod
-    async def open(cls, url: str, *, size: int = SIZE, steps: Sequence[Step] = STEPS) -> Self:
-        """Connect and bring the tables up to date.
+    async def open(cls, url: str, *, size: int = SIZE, steps: Sequence[Step] = STEPS, durable: bool = True) -> Self:
+        """Connect and bring the tables up to date; `durable` as of `Wire`.
 
         Raises:
             StoreFault: the driver is missing, the server is, it does not let us in, or a newer Convene was here.
         """
-        wire = Wire(url)
+        wire = Wire(url, durable=durable)
         session = await wire.connect(MIGRATE_S)
         try:
             await _migrate(session, steps)

@@ -23,7 +23,6 @@ _CLOSE_S: Final = 2.0
 _SETTINGS: Final = {
     "application_name": "convene",
     "timezone": "UTC",
-    "synchronous_commit": "on",  # an acknowledged row is on the disk, whatever the server's own default
     "statement_timeout": f"{COMMAND_S - 1:.0f}s",
     "lock_timeout": "10s",
     "idle_in_transaction_session_timeout": "30s",  # a frozen process must not hold rows that all replicas need
@@ -85,8 +84,8 @@ class Session(Protocol):
 class Wire:
     """The way to one database."""
 
-    def __init__(self, url: str) -> None:
-        """Raises `StoreFault` if the driver is not installed."""
+    def __init__(self, url: str, *, durable: bool = True) -> None:
+        """`durable`: a commit is on the disk when it returns; else within a second. Raises `StoreFault`: no driver."""
         try:
             driver = importlib.import_module("asyncpg")
         except ImportError as error:
@@ -95,6 +94,7 @@ class Wire:
             ) from error
         self._driver = driver
         self._url = url
+        self._settings = _SETTINGS | {"synchronous_commit": "on" if durable else "off"}
         self.failures: tuple[type[Exception], ...] = (
             *(driver.PostgresError, driver.InterfaceError, driver.InternalClientError),
             OSError,
@@ -108,7 +108,7 @@ class Wire:
         try:
             async with asyncio.timeout(CONNECT_S):
                 session: Session = await self._driver.connect(
-                    self._url, timeout=CONNECT_S, command_timeout=command_s, server_settings=_SETTINGS
+                    self._url, timeout=CONNECT_S, command_timeout=command_s, server_settings=self._settings
                 )
         except self._misfits as error:
             raise fault(error) from error
@@ -122,6 +122,10 @@ class Wire:
         """Whether the values are at fault, so that the same statement would fail for ever."""
         unsendable = isinstance(error, self._driver.InterfaceError) and isinstance(error, ValueError)
         return unsendable or _state(error)[:2] in _POISON
+
+    def is_taken(self, error: BaseException | None) -> bool:
+        """Whether a row of that name was made by somebody else meanwhile."""
+        return _state(error) == "23505"
 
     def is_lost(self, error: BaseException | None) -> bool:
         """Whether the connection is at fault, so that another one may do."""

@@ -94,4 +94,14 @@ class AddColumn(msgspec.Struct, frozen=True):
         return (f"ALTER TABLE {self.table} ADD COLUMN {self.column.sql(dialect)}",)
 
 
-Operation = Table | Index | AddColumn
+class PostgresOnly(msgspec.Struct, frozen=True):
+    """Statements that are Postgres' alone, as they stand: functions, and the tables that only they use."""
+
+    given: tuple[str, ...]
+
+    def statements(self, dialect: Dialect) -> tuple[str, ...]:
+        """Return them, or nothing."""
+        return self.given if dialect == "postgres" else ()
+
+
+Operation = Table | Index | AddColumn | PostgresOnly
