@@ -10,8 +10,8 @@ import pytest
 
 from convene.errors import StoreFault
 from convene.store import postgres_pool
-from convene.store.migrations import CHANGES
-from convene.store.postgres_pool import STEPS, PostgresPool, examine
+from convene.store.migrations import CHANGES, steps_for
+from convene.store.postgres_pool import PostgresPool, examine
 from convene.store.postgres_wire import Wire
 from servers import run_sql
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
 DEADLINE_S = 20.0
+STEPS = steps_for("postgres")
 NOTE = "INSERT INTO revisions (name, number) VALUES (?, ?)"
 
 

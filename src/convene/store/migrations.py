@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from convene.store.postgres_routines import COUNTER_STATEMENTS
-from convene.store.schema import AddColumn, Column, Index, PostgresOnly, Table
+from convene.store.schema import AddColumn, Column, Index, Script, Table
 
 if TYPE_CHECKING:
     from convene.store.schema import Dialect, Operation
@@ -205,7 +204,7 @@ ACCOUNTS: Final[tuple[Operation, ...]] = (
     Index(name="keys_by_team", table="keys", columns=("team_id",)),
 )
 
-COUNTERS: Final[tuple[Operation, ...]] = (PostgresOnly(COUNTER_STATEMENTS),)
+COUNTERS: Final[tuple[Operation, ...]] = (Script("postgres_counters.sql", "postgres"),)
 """SQLite's counters have a file of their own."""
 
 CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS)

@@ -1,6 +1,6 @@
 """Counters in Postgres, for replicas without Redis: exact for all of them, one round trip a decision.
 
-The steps are functions in the server (`postgres_routines.py`), which lock the rows of a request in one order and read
+The steps are functions in the server (`postgres_counters.sql`), which lock the rows of a request in one order and read
 the server's clock. Commits do not wait for the disk: counters may lose the last second at a power cut, the books none.
 A tuple of limits is told to the server once and named by its hash from then on. A call whose connection was lost is
 repeated once, which is safe because each step of a lease is done once, whoever asks again.

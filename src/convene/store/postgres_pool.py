@@ -34,7 +34,6 @@ WAIT_S: Final = 5.0
 """How long a caller waits for a session to come free."""
 MIGRATE_S: Final = 3600.0
 """How long one statement of a migration may take: an index on a large table has its time."""
-STEPS: Final = steps_for("postgres")
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(hashtextextended('convene ' || current_schema(), 0))"
 _PATIENCE: Final = ("SET LOCAL statement_timeout = 0", "SET LOCAL lock_timeout = '60s'")
@@ -51,7 +50,9 @@ class PostgresPool:
         self._open = True
 
     @classmethod
-    async def open(cls, url: str, *, size: int = SIZE, steps: Sequence[Step] = STEPS, durable: bool = True) -> Self:
+    async def open(
+        cls, url: str, *, size: int = SIZE, steps: Sequence[Step] | None = None, durable: bool = True
+    ) -> Self:
         """Connect and bring the tables up to date; `durable` as of `Wire`.
 
         Raises:
@@ -60,7 +61,7 @@ class PostgresPool:
         wire = Wire(url, durable=durable)
         session = await wire.connect(MIGRATE_S)
         try:
-            await _migrate(session, steps)
+            await _migrate(session, steps_for("postgres") if steps is None else steps)
             await end(session)
         except wire.failures as error:
             raise fault(error) from error
@@ -161,7 +162,7 @@ def _kept(value: object) -> object:
 
 
 async def shape_of(session: Session) -> int:
-    """Return which shape the tables have: 0 for none, `len(STEPS)` for the present one. Changes nothing."""
+    """Return which shape the tables have: 0 for none, `len(CHANGES)` for the present one. Changes nothing."""
     # Not to_regclass(): it answers from a cache that a wait for an advisory lock does not refresh.
     [[known]] = await session.fetch(
         "SELECT EXISTS (SELECT FROM pg_class WHERE relname = 'shape' AND relnamespace = current_schema()::regnamespace)"
@@ -194,7 +195,7 @@ async def _migrate(session: Session, steps: Sequence[Step]) -> None:
 
 
 async def examine(url: str) -> tuple[int, int]:
-    """Return which shape a database has (0 = none, `len(STEPS)` = the present one) and how many keys; changes nothing.
+    """Return which shape a database has (0: none, `len(CHANGES)`: the present one) and how many keys; changes nothing.
 
     Raises:
         StoreFault: it cannot be read.

@@ -5,6 +5,7 @@ A step of `migrations.py` is a tuple of operations. Pure; nothing here connects 
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Final, Literal
 
 import msgspec
@@ -94,14 +95,15 @@ class AddColumn(msgspec.Struct, frozen=True):
         return (f"ALTER TABLE {self.table} ADD COLUMN {self.column.sql(dialect)}",)
 
 
-class PostgresOnly(msgspec.Struct, frozen=True):
-    """Statements that are Postgres' alone, as they stand: functions, and the tables that only they use."""
+class Script(msgspec.Struct, frozen=True):
+    """Run a file of this folder in one database and nothing in the other: functions, and tables that only they use."""
 
-    given: tuple[str, ...]
+    file: str
+    dialect: Dialect
 
     def statements(self, dialect: Dialect) -> tuple[str, ...]:
-        """Return them, or nothing."""
-        return self.given if dialect == "postgres" else ()
+        """Return the whole file, many statements in one text; it is read now, not when this is imported."""
+        return (files(__package__).joinpath(self.file).read_text("utf-8"),) if dialect == self.dialect else ()
 
 
-Operation = Table | Index | AddColumn | PostgresOnly
+Operation = Table | Index | AddColumn | Script

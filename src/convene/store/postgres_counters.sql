@@ -1,79 +1,59 @@
-"""The counters of limits inside of Postgres: tables, and the functions that make each step one round trip.
+-- The counters of limits inside of Postgres: tables, and the functions that make each step one round trip.
+--
+-- The arithmetic is that of `limits/gcra.py`, in 64-bit integers. Every function locks what it needs in one order, the
+-- lease before the counters and the counters by name, and reads the server's clock only then, so that no two calls wait
+-- for each other in a circle and time never runs backwards on a counter. A counter that does not exist yet is made by a
+-- call of its own (code -1 asks for it), because a lock on a row to be cannot be had in order.
+--
+--     counters     one row a limit: a rate's (tat, rest), a budget's (period, used); of slots only a row to lock
+--     slots        one row a request under way; counted while its time is not up
+--     leases       what was reserved, and by which set of limits
+--     limit_sets   tuples of limits, named by the hash of what they say, so that a request sends 16 bytes
+--
+-- The arrays of a set are sorted by the counters' names; `places` says where each limit was given (from 1), and states are
+-- returned in that order. Kinds: 0 budget per day, 1 per month, 2 in total, 3 rate, 4 slots. Codes: 0 granted, 1 wait,
+-- 2 spent, 3 full, 4 never, -1 a counter is missing, -2 no such lease, -3 no such set. Names begin with `a_` (given),
+-- `r_` (returned) or `v_`, so that none is taken for a column. A step of migrations.py that was released is not edited:
+-- a function changes by a further step with CREATE OR REPLACE.
 
-The arithmetic is that of `limits/gcra.py`, in 64-bit integers. Every function locks what it needs in one order, the
-lease before the counters and the counters by name, and reads the server's clock only then, so that no two calls wait
-for each other in a circle and time never runs backwards on a counter. A counter that does not exist yet is made by a
-call of its own (code -1 asks for it), because a lock on a row to be cannot be had in order.
-
-    counters     one row a limit: a rate's (tat, rest), a budget's (period, used); of slots only a row to lock
-    slots        one row a request under way; counted while its time is not up
-    leases       what was reserved, and by which set of limits
-    limit_sets   tuples of limits, named by the hash of what they say, so that a request sends 16 bytes
-
-The arrays of a set are sorted by the counters' names; `places` says where each limit was given (from 1), and states are
-returned in that order. Kinds: 0 budget per day, 1 per month, 2 in total, 3 rate, 4 slots. Codes: 0 granted, 1 wait,
-2 spent, 3 full, 4 never, -1 a counter is missing, -2 no such lease, -3 no such set. Names begin with `a_` (given),
-`r_` (returned) or `v_`, so that none is taken for a column. A step of `migrations.py` that was released is not edited:
-a function changes by a further step with CREATE OR REPLACE.
-"""
-
-from __future__ import annotations
-
-from typing import Final
-
-_COUNTERS: Final = """
 CREATE TABLE counters (
     counter TEXT COLLATE "C" PRIMARY KEY, kind BIGINT NOT NULL, first BIGINT NOT NULL, second BIGINT NOT NULL
-) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)
-"""
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05);
 
-_SETS: Final = """
 CREATE TABLE limit_sets (
     id BYTEA PRIMARY KEY, seen_us BIGINT NOT NULL, names TEXT[] NOT NULL, places BIGINT[] NOT NULL,
     kinds BIGINT[] NOT NULL, units BIGINT[] NOT NULL, most BIGINT[] NOT NULL, windows BIGINT[] NOT NULL,
     steps BIGINT[] NOT NULL, pers BIGINT[] NOT NULL, body TEXT NOT NULL
-)
-"""
+);
 
-_LEASES: Final = """
 CREATE TABLE leases (
     id TEXT COLLATE "C" PRIMARY KEY, set_id BYTEA NOT NULL, now_us BIGINT NOT NULL, states BIGINT[] NOT NULL,
     ends_us BIGINT NOT NULL, round BIGINT NOT NULL, reserved BIGINT[] NOT NULL, periods BIGINT[] NOT NULL,
     charged BIGINT[] NOT NULL
-) WITH (autovacuum_vacuum_scale_factor = 0.05)
-"""
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
-_SLOTS: Final = """
 CREATE TABLE slots (
     counter TEXT COLLATE "C" NOT NULL, lease TEXT COLLATE "C" NOT NULL, ends_us BIGINT NOT NULL,
     PRIMARY KEY (counter, lease)
-) WITH (autovacuum_vacuum_scale_factor = 0.05)
-"""
+) WITH (autovacuum_vacuum_scale_factor = 0.05);
 
-_TABLES: Final = (
-    *(_COUNTERS, _SETS, _LEASES, _SLOTS),
-    "CREATE INDEX leases_by_end ON leases (ends_us)",
-    "CREATE TABLE counters_claimed (number BIGINT PRIMARY KEY)",
-)
+CREATE INDEX leases_by_end ON leases (ends_us);
 
-_NOW: Final = """
+CREATE TABLE counters_claimed (number BIGINT PRIMARY KEY);
+
+-- The server's clock, which no client can turn. Tests replace it, and the next, by ones that they move.
 CREATE FUNCTION counters_now_us() RETURNS BIGINT LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     RETURN extract(epoch FROM clock_timestamp()) * 1000000;
 END
-$$
-"""
-"""The server's clock, which no client can turn. Tests replace it, and the next, by ones that they move."""
+$$;
 
-_WALL: Final = """
 CREATE FUNCTION counters_wall_us(a_now_us BIGINT) RETURNS BIGINT LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     RETURN a_now_us;
 END
-$$
-"""
+$$;
 
-_PERIOD: Final = """
 CREATE FUNCTION counters_period(a_kind BIGINT, a_wall_us BIGINT) RETURNS BIGINT LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
     v_moment TIMESTAMP;
@@ -86,10 +66,8 @@ BEGIN
     END IF;
     RETURN 0;
 END
-$$
-"""
+$$;
 
-_END: Final = """
 CREATE FUNCTION counters_end(a_kind BIGINT, a_period BIGINT) RETURNS BIGINT LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF a_kind = 0 THEN
@@ -100,15 +78,14 @@ BEGIN
     END IF;
     RETURN NULL;
 END
-$$
-"""
+$$;
 
-_MOVE: Final = """
+-- Move a rate by a number of units, up or down, however large (`gcra.move`).
 CREATE FUNCTION counters_move(
     a_tat BIGINT, a_rest BIGINT, a_units BIGINT, a_step BIGINT, a_per BIGINT, OUT r_tat BIGINT, OUT r_rest BIGINT
 ) LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    v_whole BIGINT := least(div(a_units::numeric * a_step, a_per), 2251799813685248);
+    v_whole BIGINT := least(greatest(div(a_units::numeric * a_step, a_per), -2251799813685248), 2251799813685248);
 BEGIN
     r_rest := a_rest + mod(a_units::numeric * a_step, a_per);
     IF r_rest < 0 THEN
@@ -120,21 +97,17 @@ BEGIN
     END IF;
     r_tat := a_tat + v_whole;
 END
-$$
-"""
-"""Move a rate by a number of units, up or down, however large (`gcra.move`)."""
+$$;
 
-_MAKE: Final = """
+-- Make counters that are missing, unused; a rate's time is then `gcra.LONG_AGO_US`.
 CREATE FUNCTION counters_make(a_names TEXT[], a_kinds BIGINT[]) RETURNS VOID LANGUAGE sql AS $$
     INSERT INTO counters (counter, kind, first, second)
         SELECT given.name, given.kind, CASE WHEN given.kind = 3 THEN -4503599627370496 ELSE 0 END, 0
         FROM unnest(a_names, a_kinds) AS given(name, kind) ORDER BY given.name COLLATE "C"
         ON CONFLICT DO NOTHING
-$$
-"""
-"""Make counters that are missing, unused; a rate's time is `gcra.LONG_AGO_US`."""
+$$;
 
-_KNOW: Final = """
+-- Keep a set of limits, or note that it is still in use.
 CREATE FUNCTION counters_know(
     a_id BYTEA, a_names TEXT[], a_places BIGINT[], a_kinds BIGINT[], a_units BIGINT[], a_most BIGINT[],
     a_windows BIGINT[], a_steps BIGINT[], a_pers BIGINT[], a_body TEXT
@@ -144,10 +117,9 @@ CREATE FUNCTION counters_know(
             a_body)
         ON CONFLICT (id) DO UPDATE SET seen_us = excluded.seen_us
         RETURNING seen_us
-$$
-"""
+$$;
 
-_CHARGE: Final = """
+-- Charge every limit or none (`gcra.decide`); `a_until_us` is when the lease that asks is over.
 CREATE FUNCTION counters_charge(
     a_set limit_sets, a_costs BIGINT[], a_until_us BIGINT,
     OUT r_code BIGINT, OUT r_now_us BIGINT, OUT r_place BIGINT, OUT r_wait_us BIGINT, OUT r_states BIGINT[],
@@ -276,11 +248,8 @@ BEGIN
         WHERE counters.counter = moved.counter
             AND (counters.first <> moved.first OR counters.second <> moved.second);
 END
-$$
-"""
-"""Charge every limit or none (`gcra.decide`); `a_until_us` is when the lease that asks is over."""
+$$;
 
-_RESERVE: Final = """
 CREATE FUNCTION counters_reserve(
     a_lease TEXT, a_lease_us BIGINT, a_set BYTEA, a_costs BIGINT[],
     OUT r_code BIGINT, OUT r_now_us BIGINT, OUT r_place BIGINT, OUT r_wait_us BIGINT, OUT r_states BIGINT[]
@@ -318,10 +287,8 @@ BEGIN
             WHERE given.kind = 4;
     END IF;
 END
-$$
-"""
+$$;
 
-_TOP_UP: Final = """
 CREATE FUNCTION counters_top_up(
     a_lease TEXT, a_round BIGINT, a_lease_us BIGINT, a_costs BIGINT[],
     OUT r_code BIGINT, OUT r_now_us BIGINT, OUT r_place BIGINT, OUT r_wait_us BIGINT, OUT r_states BIGINT[],
@@ -367,10 +334,9 @@ BEGIN
     UPDATE slots SET ends_us = r_now_us + a_lease_us
         WHERE slots.counter = ANY(v_set.names) AND slots.lease = a_lease;
 END
-$$
-"""
+$$;
 
-_SETTLE: Final = """
+-- End a lease: move each counter by actual minus reserved, give back the slots (`gcra.settle`, `settle_budget`).
 CREATE FUNCTION counters_settle(
     a_lease TEXT, a_actual BIGINT[], OUT r_code BIGINT, OUT r_now_us BIGINT, OUT r_states BIGINT[], OUT r_body TEXT
 ) LANGUAGE plpgsql AS $$
@@ -452,10 +418,9 @@ BEGIN
         WHERE counters.counter = moved.counter
             AND (counters.first <> moved.first OR counters.second <> moved.second);
 END
-$$
-"""
+$$;
 
-_RENEW: Final = """
+-- Prolong leases. The counters of their slots are held, so that nobody counts a slot as over that is not.
 CREATE FUNCTION counters_renew(a_leases TEXT[], a_lease_us BIGINT) RETURNS VOID LANGUAGE plpgsql AS $$
 DECLARE
     v_names TEXT[];
@@ -472,10 +437,10 @@ BEGIN
     UPDATE leases SET ends_us = v_now_us + a_lease_us
         WHERE leases.id = ANY(a_leases) AND leases.ends_us > v_now_us;
 END
-$$
-"""
+$$;
 
-_EXPIRE: Final = """
+-- End the leases whose time is up. Their slots are not counted since then, so no counter needs to be held. A set of
+-- limits is forgotten when nobody has made it known for a week; who uses one makes it known every day.
 CREATE FUNCTION counters_expire(OUT r_ended TEXT[]) LANGUAGE plpgsql AS $$
 DECLARE
     v_now_us BIGINT := counters_now_us();
@@ -502,14 +467,8 @@ BEGIN
         WHERE s.seen_us < v_now_us - 604800000000 AND NOT EXISTS (SELECT FROM leases WHERE leases.set_id = s.id)
         ORDER BY s.id FOR UPDATE OF s SKIP LOCKED);
 END
-$$
-"""
-"""End the leases whose time is up. Their slots are not counted since then, so no counter needs to be held.
+$$;
 
-A set of limits is forgotten when nobody has made it known for a week; who uses one makes it known every day.
-"""
-
-_LEVELS: Final = """
 CREATE FUNCTION counters_levels(
     a_names TEXT[], OUT r_now_us BIGINT, OUT r_wall_us BIGINT, OUT r_firsts BIGINT[], OUT r_seconds BIGINT[],
     OUT r_slots BIGINT[]
@@ -525,10 +484,9 @@ BEGIN
         SELECT (SELECT count(*) FROM slots WHERE slots.counter = given.counter AND slots.ends_us > r_now_us)
         FROM unnest(a_names) WITH ORDINALITY AS given(counter, place) ORDER BY given.place);
 END
-$$
-"""
+$$;
 
-_ADD: Final = """
+-- Add what is left of the past (`gcra.add`) to counters, given in the order of their names.
 CREATE FUNCTION counters_add(
     a_names TEXT[], a_kinds BIGINT[], a_pers BIGINT[], a_firsts BIGINT[], a_seconds BIGINT[], OUT r_code BIGINT
 ) LANGUAGE plpgsql AS $$
@@ -586,12 +544,4 @@ BEGIN
         FROM unnest(a_names, v_firsts, v_seconds) AS moved(counter, first, second)
         WHERE counters.counter = moved.counter;
 END
-$$
-"""
-"""Add what is left of the past (`gcra.add`) to counters, given by name in the order of their names."""
-
-COUNTER_STATEMENTS: Final = (
-    *_TABLES,
-    *(_NOW, _WALL, _PERIOD, _END, _MOVE, _MAKE, _KNOW),
-    *(_CHARGE, _RESERVE, _TOP_UP, _SETTLE, _RENEW, _EXPIRE, _LEVELS, _ADD),
-)
+$$;
