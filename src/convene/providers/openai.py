@@ -20,7 +20,7 @@ from convene.providers.openai_reply import ReplyReader, read_plain
 from convene.providers.openai_vectors import read_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from convene.clock import Clock
     from convene.events import Event
@@ -77,14 +77,14 @@ class OpenAIChat:
         return self._exchange.ready()
 
     @property
-    def whole(self) -> Callable[[Generation], Awaitable[Sequence[Event]]]:
+    def whole(self) -> Callable[[Generation], Awaitable[Iterable[Event]]]:
         """How to get a whole answer at once."""
         return self._answer
 
-    async def _answer(self, generation: Generation) -> Sequence[Event]:
+    async def _answer(self, generation: Generation) -> Iterable[Event]:
         settings, exchange = self._settings, self._exchange
 
-        async def begin(response: http.Response, blamed: Blamed) -> Sequence[Event] | Verdict:
+        async def begin(response: http.Response, blamed: Blamed) -> Iterable[Event] | Verdict:
             body = await response.read(settings.body_bytes_max)
             plain = read_plain(body, generation, blamed, settings.dialect)
             if plain is not None:

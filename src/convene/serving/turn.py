@@ -10,7 +10,18 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 from convene.errors import ConveneError
-from convene.events import Began, CallDelta, Finished, Fold, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
+from convene.events import (
+    Began,
+    CallDelta,
+    Finished,
+    Fold,
+    PlainAnswer,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    UsageReported,
+    fold,
+)
 from convene.serving.base import ChatRequest, Outcome, Principal
 from convene.serving.checks import fit
 from convene.usage import BYTES_PER_TOKEN, Usage, estimate_tokens
@@ -90,11 +101,11 @@ class Turn:
         finally:
             self._settle(lease)
 
-    async def answer(self) -> Fold:
+    async def answer(self) -> Fold | PlainAnswer:
         """Run it for a caller that does not stream: the same events, gathered (invariant 3)."""
-        gathered = Fold()
         whole = self._model.whole
         if whole is None:
+            gathered = Fold()
             async with aclosing(self.events()) as events:
                 async for event in events:
                     gathered.add(event)
@@ -103,17 +114,17 @@ class Turn:
         began_at = turns.clock.monotonic()
         lease = await turns.admission.reserve(self._principal, outcome.model, self._generation)
         try:
-            gathered.extend(await whole(self._generation))
+            found = await whole(self._generation)
+            answer = found if isinstance(found, PlainAnswer) else fold(found)
             outcome.first_event_ms = (turns.clock.monotonic() - began_at) * 1000
-            outcome.usage, outcome.finish = gathered.usage, gathered.finish
-            if gathered.began is not None:
-                outcome.upstream = gathered.began.upstream
+            outcome.usage, outcome.finish = answer.usage, answer.finish
+            outcome.upstream = answer.upstream or outcome.upstream
         except ConveneError as fault:
             outcome.finish = fault.code
             raise
         finally:
             lease.settle(outcome)
-        return gathered
+        return answer
 
     async def _begin(self) -> tuple[float, Lease]:
         turns = self._turns
