@@ -60,7 +60,7 @@ class OpenAIChat:
         self._capabilities = capabilities
         self._settings = settings
         self._clock = clock
-        self._exchange = Exchange(client, hosts, settings, clock)
+        self._exchange = Exchange(client, hosts, "/chat/completions", settings, clock)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -83,36 +83,36 @@ class OpenAIChat:
 
     async def _answer(self, generation: Generation) -> Iterable[Event]:
         settings, exchange = self._settings, self._exchange
-
-        async def begin(response: http.Response, blamed: Blamed) -> Iterable[Event] | Verdict:
-            body = await response.read(settings.body_bytes_max)
-            plain = read_plain(body, generation, blamed, settings.dialect)
-            if plain is not None:
-                return plain
-            reader = ReplyReader(generation, blamed, self._clock, settings.dialect)
-            if "event-stream" not in response.headers.get("content-type", ""):
-                events = reader.read_whole(body)
-            else:  # a host that streams unasked
-                events = reader.feed(body)
-                events += reader.end_stream()
-            return reader.verdict or events
-
         body = encode_chat(generation, settings.model, settings.dialect)
-        pick, response, events = await exchange.open("/chat/completions", body, begin)
+        pick, response, events = await exchange.open(body, self._read_whole, generation)
         exchange.hosts.succeeded(pick)
         response.close()
         return events
 
+    async def _read_whole(
+        self, response: http.Response, blamed: Blamed, generation: Generation
+    ) -> Iterable[Event] | Verdict:
+        settings = self._settings
+        body = await response.read(settings.body_bytes_max)
+        plain = read_plain(body, generation, blamed, settings.dialect)
+        if plain is not None:
+            return plain
+        reader = ReplyReader(generation, blamed, self._clock, settings.dialect)
+        if "event-stream" not in response.headers.get("content-type", ""):
+            events = reader.read_whole(body)
+        else:  # a host that streams unasked
+            events = reader.feed(body)
+            events += reader.end_stream()
+        return reader.verdict or events
+
     async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         """Generate. Raises `BadRequest`, `RateLimited` and `UpstreamFault`; closing it drops the upstream's work."""
-
-        async def begin(response: http.Response, blamed: Blamed) -> _Answer | Verdict:
-            return await self._begin(generation, response, blamed)
-
         body = encode_chat(generation, self._settings.model, self._settings.dialect)
-        pick, response, (reader, events, chunks) = await self._exchange.open("/chat/completions", body, begin)
+        pick, response, (reader, events, chunks) = await self._exchange.open(body, self._begin, generation)
         if chunks is None:
             self._exchange.hosts.succeeded(pick)
+        else:
+            self._exchange.hosts.answered(pick)
         try:
             for event in events:
                 yield event
@@ -136,7 +136,7 @@ class OpenAIChat:
         finally:
             response.close()
 
-    async def _begin(self, generation: Generation, response: http.Response, blamed: Blamed) -> _Answer | Verdict:
+    async def _begin(self, response: http.Response, blamed: Blamed, generation: Generation) -> _Answer | Verdict:
         """Read until the first event; hosts stream or do not, whatever was asked, and say so by the content type."""
         reader = ReplyReader(generation, blamed, self._clock, self._settings.dialect)
         content_type = response.headers.get("content-type", "")
@@ -169,7 +169,7 @@ class OpenAIEmbeddings:
     def __init__(self, client: http.Client, hosts: Hosts, settings: OpenAISettings, clock: Clock) -> None:
         """Serve one model; the arguments are `OpenAIChat`'s."""
         self._settings = settings
-        self._exchange = Exchange(client, hosts, settings, clock)
+        self._exchange = Exchange(client, hosts, "/embeddings", settings, clock)
 
     @property
     def upstream(self) -> str:
@@ -182,12 +182,13 @@ class OpenAIEmbeddings:
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], dimensions: int | None = None) -> Embeddings:
         """Return one vector an input. Raises `BadRequest`, `RateLimited` and `UpstreamFault`."""
-
-        async def begin(response: http.Response, blamed: Blamed) -> Embeddings | Verdict:
-            return read_embeddings(await response.read(self._settings.body_bytes_max), inputs, blamed)
-
         body = encode_embeddings(inputs, dimensions, self._settings.model)
-        pick, response, found = await self._exchange.open("/embeddings", body, begin)
+        pick, response, found = await self._exchange.open(body, self._read, inputs)
         response.close()
         self._exchange.hosts.succeeded(pick)
         return found
+
+    async def _read(
+        self, response: http.Response, blamed: Blamed, inputs: Sequence[str | Sequence[int]]
+    ) -> Embeddings | Verdict:
+        return read_embeddings(await response.read(self._settings.body_bytes_max), inputs, blamed)
