@@ -224,11 +224,13 @@ class Connection(asyncio.Protocol):
         except ProtocolBroken as error:
             self._fail(error)
             return
+        news = reader.buffered > 0
         if reader.head_done and not self._head_told:
             self._tell_head(response)
+            news = True
         if reader.complete:
             self._finish(response)
-        elif reader.buffered:
+        elif news:
             if reader.buffered > BUFFERED_BYTES_MAX and not self._paused and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
@@ -271,10 +273,10 @@ class Connection(asyncio.Protocol):
         return self._unsent is None and self._transport is not None and not self._transport.get_write_buffer_size()
 
     def _tell_head(self, response: BodyResponse) -> None:
+        """Hand the head over; whoever calls this wakes the reader."""
         reader = self._reader
         self._head_told = True
         response.open(reader.status, reader.headers, reader.length, reader.pieces)
-        response.more()
 
     def _finish(self, response: BodyResponse) -> None:
         self._response = None

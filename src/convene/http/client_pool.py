@@ -160,8 +160,14 @@ class Pool:
             connection.abandon()
             self._pass_on(None)
             return
-        connection.idle_until = connection.last_at + keep_s
-        self._pass_on(connection)
+        connection.idle_until = until = connection.last_at + keep_s
+        if self._waiters or not connection.alive:
+            self._pass_on(connection)
+            return
+        connection.idle = True
+        self._idle.append(connection)
+        if until < self._timer_at:
+            self._arm(until)
 
     def discard(self, connection: Connection) -> None:
         """Free the slot of a connection that is gone."""

@@ -89,7 +89,8 @@ class Breaker:
 
     def succeed(self, now: float) -> None:
         """Note a whole answer."""
-        self.answer(now)
+        if self.open:
+            self.answer(now)
         self._fade(now)
         self._good += 1.0
         self._in_a_row = 0
