@@ -57,34 +57,23 @@ class OpenAIChat:
             capabilities: what it can do, as configured.
             clock: ids, dates and jitter.
         """
-        self._capabilities = capabilities
+        # Attributes, not properties: each is read for every request, and a property costs ten times as much.
+        self.capabilities = capabilities
+        self.upstream = settings.upstream
+        self.whole: Callable[[Generation], Awaitable[Iterable[Event]]] = self._answer
+        self._read = self._read_whole
         self._settings = settings
         self._clock = clock
         self._exchange = Exchange(client, hosts, "/chat/completions", settings, clock)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._capabilities
-
-    @property
-    def upstream(self) -> str:
-        """The configured upstream's name."""
-        return self._settings.upstream
 
     def ready(self) -> str | None:
         """Return None if some host may be asked now, else why not."""
         return self._exchange.ready()
 
-    @property
-    def whole(self) -> Callable[[Generation], Awaitable[Iterable[Event]]]:
-        """How to get a whole answer at once."""
-        return self._answer
-
     async def _answer(self, generation: Generation) -> Iterable[Event]:
         settings, exchange = self._settings, self._exchange
         body = encode_chat(generation, settings.model, settings.dialect)
-        pick, response, events = await exchange.open(body, self._read_whole, generation)
+        pick, response, events = await exchange.open(body, self._read, generation)
         exchange.hosts.succeeded(pick)
         response.close()
         return events

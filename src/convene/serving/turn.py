@@ -43,6 +43,8 @@ class Turns:
         self._catalog = catalog
         self.admission = admission
         self.clock = clock
+        self.now = clock.now
+        self.monotonic = clock.monotonic
 
     def start(self, request: ChatRequest, principal: Principal) -> Turn:
         """Accept a request. Raises `NotFound` for the model, `BadRequest` for what the model cannot do."""
@@ -83,7 +85,7 @@ class Turn:
         self._written: list[str] = []
         self.request = request
         self.id = turns.clock.new_id("chatcmpl-")
-        self.created = int(turns.clock.now())
+        self.created = int(turns.now())
         self.model = request.model
         self.outcome = Outcome(model=deployment, upstream=model.upstream)
 
@@ -111,12 +113,12 @@ class Turn:
                     gathered.add(event)
             return gathered
         outcome, turns = self.outcome, self._turns
-        began_at = turns.clock.monotonic()
+        began_at = turns.monotonic()
         lease = await turns.admission.reserve(self._principal, outcome.model, self._generation)
         try:
             found = await whole(self._generation)
             answer = found if isinstance(found, PlainAnswer) else fold(found)
-            outcome.first_event_ms = (turns.clock.monotonic() - began_at) * 1000
+            outcome.first_event_ms = (turns.monotonic() - began_at) * 1000
             outcome.usage, outcome.finish = answer.usage, answer.finish
             outcome.upstream = answer.upstream or outcome.upstream
         except ConveneError as fault:
@@ -128,7 +130,7 @@ class Turn:
 
     async def _begin(self) -> tuple[float, Lease]:
         turns = self._turns
-        began_at = turns.clock.monotonic()
+        began_at = turns.monotonic()
         return began_at, await turns.admission.reserve(self._principal, self.outcome.model, self._generation)
 
     def _settle(self, lease: Lease) -> None:
@@ -147,7 +149,7 @@ class Turn:
         """Keep what the books need. Asked by exact class, the commonest first: this runs for every token."""
         outcome = self.outcome
         if outcome.first_event_ms is None:
-            outcome.first_event_ms = (self._turns.clock.monotonic() - began_at) * 1000
+            outcome.first_event_ms = (self._turns.monotonic() - began_at) * 1000
         kind = type(event)
         if kind in _WITH_TEXT:
             self._written.append(event.text)  # type: ignore[union-attr]  # the table's classes have it
