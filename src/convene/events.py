@@ -14,7 +14,7 @@ from convene.messages import ToolCall
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 StepKind = Literal["plan", "model", "search", "fetch", "tool", "agent", "judge"]
@@ -141,6 +141,32 @@ Event = (
 )
 
 
+class PlainAnswer(msgspec.Struct, frozen=True, gc=False):
+    """The commonest whole answer as one value: one text, how it ended, what it used.
+
+    It stands for the four events that it gives when iterated, and reads like their fold, so invariant 3 holds for it;
+    nobody on the way of a plain request looks at the events, which is why they are made only when asked for.
+    """
+
+    upstream: str
+    model: str
+    fingerprint: str | None
+    text: str
+    finish: FinishReason
+    usage: Usage
+
+    def __iter__(self) -> Iterator[Event]:
+        yield Began(self.upstream, self.model, self.fingerprint)
+        yield TextDelta(self.text)
+        yield Finished(self.finish)
+        yield UsageReported(self.usage)
+
+    @property
+    def choices(self) -> dict[int, Choice]:
+        """The only choice."""
+        return fold(self).choices
+
+
 class GrowingCall:
     """A client call while its pieces arrive."""
 
@@ -234,6 +260,11 @@ class Fold:
         for choice in self.choices.values():
             found = choice.finish or found
         return found
+
+    @property
+    def upstream(self) -> str:
+        """Which upstream answered; empty while none has."""
+        return "" if self.began is None else self.began.upstream
 
     def _add_rare(self, event: Event) -> None:
         match event:

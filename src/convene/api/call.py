@@ -107,8 +107,8 @@ class Call:
                 body = await self._rest(body)
         if len(body) > self.body_bytes_max:
             raise self._too_large()
-        encoding = self.header(b"content-encoding")
-        return body if encoding is None else self._unpacked(body, encoding.strip().lower())
+        encoding = self.headers.get(b"content-encoding")
+        return body if encoding is None else self._unpacked(body, encoding.decode("latin-1").strip().lower())
 
     async def _rest(self, first: bytes) -> bytes:
         pieces, size, more = [first], len(first), True

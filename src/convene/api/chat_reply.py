@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -26,6 +26,7 @@ from convene.api.shapes import (
     TopLogprob,
     UrlCitation,
 )
+from convene.events import PlainAnswer, fold
 from convene.usage import Usage
 
 if TYPE_CHECKING:
@@ -41,8 +42,12 @@ SERVICE_TIER = "default"
 ESTIMATED = Notice("usage_estimated", "The upstream reported no token counts; they are estimated from the text.")
 
 
-def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> bytes:
+def reply_bytes(gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
     """Return the body of a whole reply: OpenAI's shape and the five extras, always present (decisions)."""
+    if isinstance(gathered, PlainAnswer):
+        if not gathered.usage.estimated:
+            return _plain_reply(gathered, turn, call, request_id)
+        gathered = fold(gathered)
     if not gathered.choices:
         gathered.choice(0)
     folded = gathered.choices
@@ -62,6 +67,52 @@ def reply_bytes(gathered: Fold, turn: Turn, call: ChatCall, request_id: str) -> 
             intermediate_steps=[step_of(step) for step in gathered.steps.values()] if gathered.steps else [],
             thought=["".join(choice.reasoning) for choice in folded.values() if choice.reasoning],
         )
+    )
+
+
+# The general shape with a gap wherever a plain answer differs from another: filling gaps takes a third of the time of
+# building and encoding seven objects. Made from the shapes, so that it cannot say anything else than they do.
+_PLAIN_REPLY: Final = (
+    _encode(
+        ChatReply(
+            id="%b",
+            created=-1,
+            model="%b",
+            choices=[ReplyChoice(0, ReplyMessage("%b"), "stop")],
+            usage=ReplyUsage(-1, -1, -1, PromptDetails(-1), CompletionDetails(-1)),
+            metadata=ReplyMetadata("%b", "%b", "%b"),
+        )
+    )
+    .replace(b'"stop"', b"%b")
+    .replace(b'"%b"', b"%b")
+    .replace(b"-1", b"%d")
+    .replace(b'"executable_data"', b'%b"executable_data"')
+)
+
+
+def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
+    used, model = answer.usage, _encode(turn.model)
+    optional = b""
+    fingerprint = fingerprint_of(answer, seeded=call.seeded)
+    if fingerprint is not UNSET:
+        optional = b'"system_fingerprint":%b,' % _encode(fingerprint)
+    if call.service_tier:
+        optional += b'"service_tier":%b,' % _encode(SERVICE_TIER)
+    return _PLAIN_REPLY % (
+        _encode(turn.id),
+        turn.created,
+        model,
+        _encode(answer.text),
+        _encode(answer.finish),
+        used.prompt_tokens,
+        used.completion_tokens,
+        used.total_tokens,
+        used.cached_tokens,
+        used.reasoning_tokens,
+        _encode(request_id),
+        model,
+        _encode(answer.upstream),
+        optional,
     )
 
 
@@ -153,7 +204,7 @@ def metadata_of(gathered: Fold, request_id: str, model: str) -> ReplyMetadata:
     return ReplyMetadata(request_id, model, upstream, notices or UNSET)
 
 
-def fingerprint_of(began: Began | None, *, seeded: bool) -> str | UnsetType:
+def fingerprint_of(began: Began | PlainAnswer | None, *, seeded: bool) -> str | UnsetType:
     """Return the host's own fingerprint, or for a seeded request one of model and upstream (OAI-20)."""
     if began is None:
         return UNSET

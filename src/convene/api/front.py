@@ -74,6 +74,7 @@ class Front:
         self._router = router
         self.gatekeeper = gatekeeper
         self._clock = clock
+        self._monotonic = clock.monotonic
         self._lifespan = lifespan
         self._cors = cors
         self._access = access
@@ -86,7 +87,7 @@ class Front:
             if scope["type"] == "lifespan":
                 await self._lifespan.run(receive, send)
             return
-        began_at = self._clock.monotonic()
+        began_at = self._monotonic()
         call = Call(scope, receive, send, self._body_bytes_max)
         try:
             headers = call.headers
@@ -103,7 +104,8 @@ class Front:
             if not route.open:
                 key = call.header(b"authorization")
                 call.principal = self.gatekeeper.admit(key) or await self.gatekeeper.look_up(key)
-            await route.endpoint(call)
+            endpoint = route.endpoint
+            await endpoint(call)
         except ConveneError as fault:
             await self._refuse(call, fault)
         except ClientLeftError:
@@ -116,7 +118,7 @@ class Front:
             await self._refuse(call, internal(call.request_id))
         finally:
             if self._access is not None:
-                self._access.write(call, self._clock.monotonic() - began_at)
+                self._access.write(call, self._monotonic() - began_at)
 
     def _request_id(self, incoming: bytes | None) -> str:
         """Take a sane incoming id over, else make one (OSDK-07)."""

@@ -37,6 +37,14 @@ def read_object(body: bytes) -> dict[str, object]:
     return value
 
 
+def read_as(body: bytes, decoder: msgspec.json.Decoder[Shape]) -> Shape | None:
+    """Return the body if it has exactly the decoder's shape, else None: `read_object` then says what it is."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def read_shape(fields: dict[str, object], shape: type[Shape]) -> Shape:
     """Return `fields` as `shape`. Raises `BadRequest` naming the field."""
     try:

@@ -19,6 +19,9 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ROLE_NAMES = ("system", "developer", "user", "assistant", "tool", "function")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 FORMATS = ("text", "json_object", "json_schema")
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Probability = Annotated[float, Meta(ge=0, le=1)]
+Stops = Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(max_length=4)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 TokenLimit = Annotated[int, Meta(ge=0, le=100_000_000)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
@@ -118,12 +121,12 @@ class ChatBody(msgspec.Struct, kw_only=True):
 
     model: Name
     messages: Annotated[list[WireMessage], Meta(min_length=1, max_length=16_384)]
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    stop: str | Annotated[list[Annotated[str, Meta(max_length=4096)]], Meta(max_length=4)] | None = None
+    stop: str | Stops | None = None
     max_tokens: TokenLimit | None = None
     max_completion_tokens: TokenLimit | None = None
     presence_penalty: Penalty | None = None
@@ -158,6 +161,32 @@ class ChatBody(msgspec.Struct, kw_only=True):
     planner_mode: bool | None = None
     study_mode: bool | None = None
     server_tools: bool | None = None
+
+
+class PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A message of text and nothing else."""
+
+    role: Literal["user", "assistant", "system"]
+    content: str
+    name: ShortText | None = None
+
+
+class PlainChatBody(msgspec.Struct, forbid_unknown_fields=True, kw_only=True, gc=False):
+    """The commonest `ChatBody`: texts, how to sample, whether to stream. Types ask what branches would."""
+
+    model: Name
+    messages: Annotated[list[PlainMessage], Meta(min_length=1, max_length=16_384)]
+    temperature: Temperature | None = None
+    top_p: Probability | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    stop: str | Stops | None = None
+    max_tokens: TokenLimit | None = None
+    max_completion_tokens: TokenLimit | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    seed: Seed | None = None
+    user: ShortText | None = None
 
 
 class ReplyFunction(msgspec.Struct):

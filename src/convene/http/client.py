@@ -58,9 +58,13 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Route:
-    """Where one URL leads, and the heads already encoded for it."""
+    """Where one URL leads, and the heads already encoded for it.
 
-    __slots__ = ("extra", "heads", "host", "pool", "target")
+    `post` is the head of the last kept POST and `headers` the tuple that it was made of: a provider sends the very same
+    one each time, and to see that costs less than to hash it.
+    """
+
+    __slots__ = ("extra", "headers", "heads", "host", "pool", "post", "target")
 
     def __init__(self, pool: Pool, target: str, host: str, extra: tuple[tuple[str, str], ...]) -> None:
         self.pool = pool
@@ -68,6 +72,8 @@ class _Route:
         self.host = host
         self.extra = extra
         self.heads: dict[tuple[str, tuple[tuple[str, str], ...], bool], bytes] = {}
+        self.headers: tuple[tuple[str, str], ...] | None = None
+        self.post = b""
 
 
 class HttpClient:
@@ -106,35 +112,30 @@ class HttpClient:
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
         route = self._routes.get(request.url) or self._learn(request.url, loop)
-        key = (request.method, request.headers, request.fresh)
-        wire = route.heads.get(key) or _encode(route, key)
-        body = request.body
-        if body or request.method not in _BODY_OPTIONAL:
-            if len(body) <= _JOINED_BODY_BYTES_MAX:
-                wire = b"%bcontent-length: %d\r\n\r\n%b" % (wire, len(body), body)
-                body = b""
-            else:
-                wire = b"%bcontent-length: %d\r\n\r\n" % (wire, len(body))
-        else:
-            wire += b"\r\n"
-        timeouts = request.timeouts
-        total_at = loop.time() + timeouts.total_s
-        pool = route.pool
-        fresh = request.fresh
-        head_only = request.method == "HEAD"
+        wire, body = _wire(route, request)
+        fresh, head_only = request.fresh, request.method == "HEAD"
+        timeouts, pool, now = request.timeouts, route.pool, loop.time()
+        total_at = now + timeouts.total_s
         connection: Connection | None = None
         if not fresh:
-            connection = pool.take()
+            connection = pool.take(now)
         if connection is None:
             connection = await pool.acquire(timeouts, total_at, fresh=fresh)
         reused = connection.served > 0
         try:
-            return await connection.exchange(wire, body, timeouts, total_at, head_only=head_only, fresh=fresh)
+            response = connection.begin(wire, body, timeouts, total_at, head_only=head_only, fresh=fresh)
+            while not response.status:
+                await response.wait()
         except Disconnected as error:
             if error.received or not reused:
                 raise
+        else:
+            return response
         connection = await pool.acquire(timeouts, total_at, fresh=True)
-        return await connection.exchange(wire, body, timeouts, total_at, head_only=head_only, fresh=fresh)
+        response = connection.begin(wire, body, timeouts, total_at, head_only=head_only, fresh=fresh)
+        while not response.status:
+            await response.wait()
+        return response
 
     async def aclose(self) -> None:
         """Drop every connection; later sends raise `ConnectFailed`."""
@@ -195,6 +196,23 @@ class HttpClient:
             self._tls = ssl.create_default_context(cafile=self._options.ca_file)
             self._tls.set_alpn_protocols(["http/1.1"])
         return self._tls
+
+
+def _wire(route: _Route, request: Request) -> tuple[bytes, bytes]:
+    """Return what is written at once, and the rest of the body where it is large."""
+    body, method = request.body, request.method
+    if request.headers is route.headers and method == "POST" and not request.fresh:
+        head = route.post
+    else:
+        key = (method, request.headers, request.fresh)
+        head = route.heads.get(key) or _encode(route, key)
+        if method == "POST" and not request.fresh:
+            route.headers, route.post = request.headers, head
+    if not body and method in _BODY_OPTIONAL:
+        return head + b"\r\n", body
+    if len(body) <= _JOINED_BODY_BYTES_MAX:
+        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), b""
+    return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body
 
 
 def _encode(route: _Route, key: tuple[str, tuple[tuple[str, str], ...], bool]) -> bytes:

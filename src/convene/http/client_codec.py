@@ -51,10 +51,10 @@ class ResponseReader:
     """
 
     __slots__ = (
+        "_bytes_left",
         "_caps",
         "_chunked",
-        "_count",
-        "_head_bytes",
+        "_fields_left",
         "_head_only",
         "_inflater",
         "_interim",
@@ -95,7 +95,8 @@ class ResponseReader:
         self._length: int | None = None
         self._inflater: Inflater | None = None
         self._trouble: ProtocolBroken | None = None
-        self._head_bytes = self._count = self._quiet_bytes = 0
+        self._quiet_bytes = 0
+        self._bytes_left, self._fields_left = self._caps.head_bytes_max, self._caps.headers_max
         self.status = 0
         self.headers: dict[str, str] = {}
         self.pieces: list[bytes] = []
@@ -153,16 +154,18 @@ class ResponseReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep one field; fields after the head are trailers, counted and forgotten."""
-        self._count += 1
-        self._head_bytes += len(name) + len(value) + _FIELD_OVERHEAD_BYTES
-        if self._head_bytes > self._caps.head_bytes_max or self._count > self._caps.headers_max:
+        self._fields_left = fields = self._fields_left - 1
+        self._bytes_left = left = self._bytes_left - len(name) - len(value) - _FIELD_OVERHEAD_BYTES
+        if left < 0 or fields < 0:
             self._refuse("the header block is too large")
         if self.head_done or self.complete:
             return
         key = self._names.get(name) or self._learn(name)
-        text = value.decode("latin-1")
         headers = self.headers
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+        if key in headers:
+            headers[key] = f"{headers[key]}, {value.decode('latin-1')}"
+        else:
+            headers[key] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         """Decide how the body ends and whether the connection outlives it."""

@@ -3,7 +3,7 @@
 Here: writing a request, feeding the response reader, back-pressure both ways, the deadlines of the exchange. Not here:
 who may use the connection and when (`client_pool`), how it is opened (`connect`), what the bytes mean (`client_codec`).
 
-A connection is *held* from its making on; `exchange` makes it *busy*; the end of the response makes it idle in its
+A connection is *held* from its making on; `begin` makes it *busy*; the end of the response makes it idle in its
 pool or ends it. `drop` ends it at any moment, synchronously: the transport is aborted, so the peer sees the close in
 the same turn of the loop, and the pool has its slot back before `drop` returns.
 """
@@ -51,14 +51,16 @@ class Owner(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """One connection of a pool. `idle` and `idle_until` (loop time) belong to the pool."""
+    """One connection of a pool. `idle` and `idle_until` (loop time) belong to the pool.
+
+    `last_at` is the loop time of the last bytes received.
+    """
 
     __slots__ = (
         "_batch",
         "_bulky",
         "_ended",
         "_head_told",
-        "_last_at",
         "_loop",
         "_owner",
         "_paused",
@@ -74,6 +76,7 @@ class Connection(asyncio.Protocol):
         "alive",
         "idle",
         "idle_until",
+        "last_at",
         "served",
     )
 
@@ -91,7 +94,7 @@ class Connection(asyncio.Protocol):
         self._unsent: memoryview | None = None
         self._write_paused = self._paused = self._head_told = self._bulky = self._ended = False
         self._reusable = True
-        self._sent_at = self._last_at = self._total_at = 0.0
+        self._sent_at = self.last_at = self._total_at = 0.0
         self.alive = False
         self.idle = False
         self.idle_until = 0.0
@@ -99,21 +102,21 @@ class Connection(asyncio.Protocol):
 
     # What the pool and the client call.
 
-    async def exchange(
+    def begin(
         self, wire: bytes, body: bytes, timeouts: Timeouts, total_at: float, *, head_only: bool, fresh: bool
     ) -> BodyResponse:
-        """Send `wire` (a head, perhaps with its body) and then `body`; return once the response head is there.
+        """Send `wire` (a head, perhaps with its body) and then `body`; return the response, which has yet to arrive.
 
-        `total_at` is the loop time at which the whole exchange ends. Raises `HttpError`.
+        Its `status` is 0 until its head is there; whoever waits for that waits with `wait`. `total_at` is the loop time
+        at which the whole exchange ends. Raises `Disconnected`.
         """
-        response = BodyResponse(self._loop, self)
         transport = self._transport
         if transport is None or not self.alive or transport.is_closing():
             # The peer closed between the pool's look and now; nothing was sent.
             self._abort()
             self._owner.discard(self)
             raise Disconnected(received=False)
-        self._response = response
+        response = self._response = BodyResponse(self._loop, self)
         self._timeouts = timeouts
         self._total_at = total_at
         self._reusable = not fresh
@@ -132,8 +135,6 @@ class Connection(asyncio.Protocol):
         if body:
             self._unsent = memoryview(body)
             self._write_on()
-        while not response.status:
-            await response.wait()
         return response
 
     def expire(self, now: float) -> float:
@@ -148,7 +149,7 @@ class Connection(asyncio.Protocol):
             # Nobody reads: the silence is ours, not the peer's.
             due, phase, after_s = self._total_at, "total", timeouts.total_s
         else:
-            due, phase, after_s = self._last_at + timeouts.between_bytes_s, "between_bytes", timeouts.between_bytes_s
+            due, phase, after_s = self.last_at + timeouts.between_bytes_s, "between_bytes", timeouts.between_bytes_s
         if self._total_at <= due:
             due, phase, after_s = self._total_at, "total", timeouts.total_s
         if due <= now:
@@ -179,20 +180,15 @@ class Connection(asyncio.Protocol):
         if self._paused and self._transport is not None:
             self._paused = False
             # The peer could not be heard while reading was paused: its silence starts now.
-            self._last_at = self._loop.time()
+            self.last_at = self._loop.time()
             if self._timeouts is not None:
-                self._owner.watch(self._last_at + self._timeouts.between_bytes_s)
+                self._owner.watch(self.last_at + self._timeouts.between_bytes_s)
             self._transport.resume_reading()
 
     @property
     def keep_alive_s(self) -> float | None:
         """How long the peer said it keeps the connection open (`Keep-Alive: timeout`), None if it did not."""
         return self._reader.keep_alive_s
-
-    @property
-    def last_at(self) -> float:
-        """Loop time of the last bytes received."""
-        return self._last_at
 
     # What asyncio calls.
 
@@ -220,7 +216,7 @@ class Connection(asyncio.Protocol):
             # Bytes nobody asked for: the next answer on this connection could not be trusted (response splitting).
             self.drop()
             return
-        self._last_at = self._loop.time()
+        self.last_at = self._loop.time()
         reader = self._reader
         is_first = not reader.received
         try:
@@ -228,17 +224,19 @@ class Connection(asyncio.Protocol):
         except ProtocolBroken as error:
             self._fail(error)
             return
+        news = reader.buffered > 0
         if reader.head_done and not self._head_told:
             self._tell_head(response)
+            news = True
         if reader.complete:
             self._finish(response)
-        elif reader.buffered:
+        elif news:
             if reader.buffered > BUFFERED_BYTES_MAX and not self._paused and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
             response.more()
         if is_first and not reader.complete and self._timeouts is not None:
-            self._owner.watch(self._last_at + self._timeouts.between_bytes_s)
+            self._owner.watch(self.last_at + self._timeouts.between_bytes_s)
 
     def eof_received(self) -> None:
         """Treat a half-closed peer as gone: HTTP/1.1 clients have no use for one."""
@@ -275,10 +273,10 @@ class Connection(asyncio.Protocol):
         return self._unsent is None and self._transport is not None and not self._transport.get_write_buffer_size()
 
     def _tell_head(self, response: BodyResponse) -> None:
+        """Hand the head over; whoever calls this wakes the reader."""
         reader = self._reader
         self._head_told = True
         response.open(reader.status, reader.headers, reader.length, reader.pieces)
-        response.more()
 
     def _finish(self, response: BodyResponse) -> None:
         self._response = None

@@ -88,13 +88,13 @@ class Pool:
 
     # What the client calls.
 
-    def take(self) -> Connection | None:
-        """Return the idle connection used last, None if there is none to use."""
+    def take(self, now: float) -> Connection | None:
+        """Return the idle connection used last, None if there is none to use at loop time `now`."""
         idle = self._idle
         while idle:
             connection = idle.pop()
             connection.idle = False
-            if connection.idle_until > self._loop.time():
+            if connection.idle_until > now:
                 return connection
             connection.abandon()
             self._pass_on(None)
@@ -104,7 +104,7 @@ class Pool:
         """Return a connection, a new one if `fresh`; wait or connect for it. Raises `HttpError`."""
         if self._closed:
             raise ConnectFailed("the client is closed")
-        if not fresh and (connection := self.take()) is not None:
+        if not fresh and (connection := self.take(self._loop.time())) is not None:
             return connection
         if self._open < self._slots:
             self._open += 1
@@ -160,8 +160,14 @@ class Pool:
             connection.abandon()
             self._pass_on(None)
             return
-        connection.idle_until = connection.last_at + keep_s
-        self._pass_on(connection)
+        connection.idle_until = until = connection.last_at + keep_s
+        if self._waiters or not connection.alive:
+            self._pass_on(connection)
+            return
+        connection.idle = True
+        self._idle.append(connection)
+        if until < self._timer_at:
+            self._arm(until)
 
     def discard(self, connection: Connection) -> None:
         """Free the slot of a connection that is gone."""

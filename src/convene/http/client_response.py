@@ -10,7 +10,7 @@ of a cancellation, which is why a second cancel has nothing to interrupt.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from convene.http.base import Disconnected, ProtocolBroken
 
@@ -73,23 +73,31 @@ class BodyResponse:
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole decoded body. Raises `ProtocolBroken` above `max_bytes`, else any `HttpError`."""
         if self.length is not None and self.length > max_bytes and not self._complete:
-            self.close()
-            raise ProtocolBroken(f"the answer is larger than {max_bytes} bytes")
+            self._refuse(max_bytes)
         parts: list[bytes] = []
         size = 0
         while True:
-            if self._pieces:
-                parts += self._pieces
-                size += sum(map(len, self._pieces))
-                self._pieces.clear()
+            pieces = self._pieces
+            if pieces:
+                for piece in pieces:
+                    size += len(piece)
                 if size > max_bytes:
-                    self.close()
-                    raise ProtocolBroken(f"the answer is larger than {max_bytes} bytes")
+                    self._refuse(max_bytes)
+                if self._complete and not parts:  # the common case: all of it has come
+                    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                    pieces.clear()
+                    return data
+                parts += pieces
+                pieces.clear()
                 if self._source is not None:
                     self._source.taken()
             if self._complete:
-                return parts[0] if len(parts) == 1 else b"".join(parts)
+                return b"".join(parts)
             await self.wait()
+
+    def _refuse(self, max_bytes: int) -> NoReturn:
+        self.close()
+        raise ProtocolBroken(f"the answer is larger than {max_bytes} bytes")
 
     def close(self) -> None:
         """Drop the connection unless the body is complete (then it went back on its own). Idempotent, never blocks."""

@@ -69,23 +69,29 @@ class Link(Protocol):
 class Exchange:
     """One request. `pending`, `complete` and `gone` are set by the connection, the rest belongs to this class."""
 
-    # Class attributes are the values every request starts with: setting them per request would cost more than all
-    # the rest of the constructor.
-    is_head = False
-    http_10 = False
-    expects_continue = False
-    pending = b""
-    complete = False
-    gone = False
-    task: asyncio.Task[None] | None = None
-    _stage = NOTHING
-    _line = b""
-    _status = 0
-    _headers: Iterable[tuple[bytes, bytes]] = ()
-    _framing = MUTE
-    _left = 0
-    _told_end = False
-    _waiters: list[asyncio.Future[None]] | None = None
+    # Slots, and all of them set: the interpreter reads a slot at once, a class's value through its slow look-up.
+    __slots__ = (
+        "__weakref__",
+        "_edge",
+        "_framing",
+        "_headers",
+        "_left",
+        "_line",
+        "_link",
+        "_stage",
+        "_status",
+        "_told_end",
+        "_waiters",
+        "complete",
+        "expects_continue",
+        "gone",
+        "http_10",
+        "is_head",
+        "keep_alive",
+        "pending",
+        "scope",
+        "task",
+    )
 
     def __init__(self, link: Link, edge: Edge, scope: Scope, *, keep_alive: bool) -> None:
         """Hold a parsed head; the body follows through `take` and `end_body`."""
@@ -93,6 +99,13 @@ class Exchange:
         self.keep_alive = keep_alive
         self._link = link
         self._edge = edge
+        self.is_head = self.http_10 = self.expects_continue = self.complete = self.gone = self._told_end = False
+        self.pending = self._line = b""
+        self.task: asyncio.Task[None] | None = None
+        self._stage, self._framing = NOTHING, MUTE
+        self._status = self._left = 0
+        self._headers: Iterable[tuple[bytes, bytes]] = ()
+        self._waiters: list[asyncio.Future[None]] | None = None
 
     # --- the connection's side -------------------------------------------------------------------------------------
 
@@ -110,7 +123,7 @@ class Exchange:
         """Run the application for this request in a task of its own."""
         edge = self._edge
         edge.running.add(self)
-        self.task = edge.loop.create_task(self._run())
+        self.task = edge.start_task(self._run())
 
     def take(self, body: bytes) -> None:
         """Add body bytes and wake the application."""
@@ -160,7 +173,8 @@ class Exchange:
     async def _run(self) -> None:
         """Run the application and make sure the client gets a whole answer or a visibly broken one."""
         try:
-            await self._edge.app(self.scope, self.receive, self.send)
+            app = self._edge.app
+            await app(self.scope, self.receive, self.send)
             if self._stage != COMPLETE and not self.gone:
                 _LOG.error("the application returned without a complete answer: %s", self.scope["path"])
                 self._make_up(FAILED)

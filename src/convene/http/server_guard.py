@@ -6,15 +6,16 @@ Here: `Edge` and `address_key`. Not here: sockets and signals (`server.py`), the
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convene.http.batch import WriteBatch
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from convene.http.server_asgi import ASGIApp
     from convene.http.server_settings import ServerSettings
@@ -70,6 +71,7 @@ class Edge:
         "now",
         "running",
         "settings",
+        "start_task",
         "state",
     )
 
@@ -88,6 +90,10 @@ class Edge:
         self.settings = settings
         self.loop = loop
         self.batch = WriteBatch(loop)
+        # Not the loop's own method: that writes a fresh name into each task, which nobody reads.
+        self.start_task: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]] = partial(
+            asyncio.Task, loop=loop, name="request"
+        )
         self.new_id = new_id
         self.encode_body = encode_body
         self.state: dict[str, Any] = {}

@@ -186,6 +186,15 @@ class Connection(asyncio.Protocol):
             "root_path": "",
             "client": (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None,
             "server": (str(here[0]), int(here[1])) if isinstance(here, tuple) else (str(here or ""), None),
+            # What follows differs by request; named here, so that a copy has the room for it already.
+            "path": "",
+            "raw_path": b"",
+            "query_string": b"",
+            "http_version": "",
+            "method": "",
+            "headers": [],
+            "state": {},
+            "extensions": {},
         }
         now = edge.loop.time()
         self.deadline = now + settings.first_byte_s

@@ -15,7 +15,7 @@ from convene.messages import FunctionTool, Message, ResponseFormat, ToolChoice
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 
     from convene.events import Event
 
@@ -40,8 +40,11 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     penalties: bool = True
 
 
-class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """How to choose tokens; `None` is the model's own default. 0 and null limits arrive as None (decisions 7)."""
+class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How to choose tokens; `None` is the model's own default. 0 and null limits arrive as None (decisions 7).
+
+    Encoded, it is those fields of OpenAI's body that were set; `openai_codec.py` lives on it.
+    """
 
     temperature: float | None = None
     top_p: float | None = None
@@ -120,8 +123,10 @@ class ChatModel(Protocol):
         ...
 
     @property
-    def whole(self) -> Callable[[Generation], Awaitable[Sequence[Event]]] | None:
+    def whole(self) -> Callable[[Generation], Awaitable[Iterable[Event]]] | None:
         """How to get the same events all at once, where a host gives whole answers; None where it only streams.
+
+        A `PlainAnswer` where the answer is one, else a list.
 
         For callers that do not stream: one wait instead of a generator a layer, a quarter of a plain request's cost.
         """

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convene.clock import Clock
     from convene.providers.hosts import Hosts, Pick
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 BACK_OFF_S = 0.05
@@ -53,9 +54,9 @@ class OpenAISettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Exchange:
-    """Sends one model's requests to the hosts of its upstream."""
+    """Sends one model's requests to one path below the base URLs of its upstream's hosts."""
 
-    def __init__(self, client: http.Client, hosts: Hosts, settings: OpenAISettings, clock: Clock) -> None:
+    def __init__(self, client: http.Client, hosts: Hosts, path: str, settings: OpenAISettings, clock: Clock) -> None:
         self.hosts = hosts
         self._client = client
         self._settings = settings
@@ -68,6 +69,7 @@ class Exchange:
         key = (("authorization", f"Bearer {settings.api_key}"),) if settings.api_key else ()
         given = {name.lower() for name, _ in settings.headers}
         self._headers = tuple(pair for pair in own + key if pair[0] not in given) + settings.headers
+        self._urls = tuple(url + path for url in hosts.base_urls)
         self._blamed = tuple(
             Blamed(settings.upstream, settings.model, url, settings.api_key) for url in hosts.base_urls
         )
@@ -84,74 +86,54 @@ class Exchange:
         return self._blamed[pick.number]
 
     async def open(
-        self, path: str, body: bytes, begin: Callable[[http.Response, Blamed], Awaitable[T | Verdict]]
+        self, body: bytes, begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]], asked: A
     ) -> tuple[Pick, http.Response, T]:
         """Send until an answer has begun; return whose it is, the response, and what its reader made of the beginning.
 
-        The caller then tells `hosts` how it ended, and closes the response.
+        The caller then tells `hosts` that it has begun or how it ended, and closes the response.
 
         Args:
-            path: below the hosts' base URL.
             body: the JSON request.
             begin: reads the response as far as needed to say that the answer is one; returns what it made of it, or
                 the verdict that it is none.
+            asked: what `begin` needs to know of the request.
 
         Raises:
             ConveneError: the last fault, once no further try is allowed.
         """
-        self.hosts.budget.earn()
-        pick = self.hosts.choose()
+        hosts = self.hosts
+        hosts.budget.earn()
+        pick = hosts.choose()
         if pick is None:
             raise self._unavailable()
         tried: list[int] = []
         while True:
-            outcome = await self._try(pick, path, body, begin, fresh=self._settings.fresh or bool(tried))
-            if not isinstance(outcome, Verdict):
-                return outcome
-            tried.append(pick.number)
-            again = self._choose_next(outcome, tried)
-            if again is None:
-                raise outcome.fault
-            pick = again
-            await asyncio.sleep(min(BACK_OFF_MAX_S, BACK_OFF_S * 2.0 ** len(tried)) * self._clock.fraction())
+            response: http.Response | None = None
+            try:
+                response = await self._client.send(self._request(pick, body, again=bool(tried)))
+                if 200 <= response.status < 300:  # noqa: PLR2004 - the statuses of success
+                    found = await begin(response, self._blamed[pick.number], asked)
+                else:
+                    found = await self._refusal(response, self._blamed[pick.number])
+            except http.HttpError as error:
+                found = judge_transport(error, self.blame(pick), begun=False)
+            except BaseException:
+                # broad and re-raised: whoever ends this try, above all a cancellation, ends the upstream's work with it
+                if response is not None:
+                    response.close()
+                hosts.gave_up(pick)
+                raise
+            if not isinstance(found, Verdict):
+                return pick, response, found  # type: ignore[return-value]  # only a verdict comes without a response
+            pick = await self._again(found, pick, response, tried)
 
-    def _choose_next(self, outcome: Verdict, tried: list[int]) -> Pick | None:
-        if outcome.next == "end" or len(tried) > self._settings.retries:
-            return None
-        pick = self.hosts.choose_other(tried) if outcome.next == "elsewhere" else self.hosts.choose_again(tried)
-        return pick if pick is not None and self.hosts.budget.spend() else None
-
-    async def _try(
-        self,
-        pick: Pick,
-        path: str,
-        body: bytes,
-        begin: Callable[[http.Response, Blamed], Awaitable[T | Verdict]],
-        *,
-        fresh: bool,
-    ) -> tuple[Pick, http.Response, T] | Verdict:
+    def _request(self, pick: Pick, body: bytes, *, again: bool) -> http.Request:
         settings = self._settings
-        request = http.Request("POST", pick.base_url + path, self._headers, body, settings.timeouts, fresh)
-        response: http.Response | None = None
-        try:
-            response = await self._client.send(request)
-            blamed = self._blamed[pick.number]
-            if 200 <= response.status < 300:  # noqa: PLR2004 - the statuses of success
-                begun = await begin(response, blamed)
-                if not isinstance(begun, Verdict):
-                    self.hosts.answered(pick)
-                    return pick, response, begun
-                verdict = begun
-            else:
-                verdict = await self._refusal(response, blamed)
-        except http.HttpError as error:
-            verdict = judge_transport(error, self.blame(pick), begun=False)
-        except BaseException:
-            # broad and re-raised: whoever ends this try, above all a cancellation, ends the upstream's work with it
-            if response is not None:
-                response.close()
-            self.hosts.gave_up(pick)
-            raise
+        fresh = again or settings.fresh
+        return http.Request("POST", self._urls[pick.number], self._headers, body, settings.timeouts, fresh)
+
+    async def _again(self, verdict: Verdict, pick: Pick, response: http.Response | None, tried: list[int]) -> Pick:
+        """Book a try that failed, and return the host for the next one after its wait. Raises the fault if none is."""
         if verdict.blame:
             self.hosts.failed(pick)
         elif response is None:
@@ -160,7 +142,18 @@ class Exchange:
             self.hosts.succeeded(pick)
         if response is not None:
             response.close()
-        return verdict
+        tried.append(pick.number)
+        again = self._choose_next(verdict, tried)
+        if again is None:
+            raise verdict.fault
+        await asyncio.sleep(min(BACK_OFF_MAX_S, BACK_OFF_S * 2.0 ** len(tried)) * self._clock.fraction())
+        return again
+
+    def _choose_next(self, outcome: Verdict, tried: list[int]) -> Pick | None:
+        if outcome.next == "end" or len(tried) > self._settings.retries:
+            return None
+        pick = self.hosts.choose_other(tried) if outcome.next == "elsewhere" else self.hosts.choose_again(tried)
+        return pick if pick is not None and self.hosts.budget.spend() else None
 
     async def _refusal(self, response: http.Response, blamed: Blamed) -> Verdict:
         try:

@@ -89,7 +89,8 @@ class Breaker:
 
     def succeed(self, now: float) -> None:
         """Note a whole answer."""
-        self.answer(now)
+        if self.open:
+            self.answer(now)
         self._fade(now)
         self._good += 1.0
         self._in_a_row = 0
@@ -133,7 +134,7 @@ class Pick(NamedTuple):
 class Hosts:
     """The hosts of one upstream, all serving the same models."""
 
-    __slots__ = ("_base_urls", "_breakers", "_clock", "_picks", "_weights", "budget")
+    __slots__ = ("_base_urls", "_breakers", "_clock", "_now", "_picks", "_weights", "budget")
 
     def __init__(self, base_urls: Sequence[str], weights: Sequence[float], clock: Clock) -> None:
         """Name the hosts.
@@ -153,6 +154,7 @@ class Hosts:
         self._breakers = tuple(Breaker() for _ in base_urls)
         self._picks = tuple(Pick(number, url, probe=False) for number, url in enumerate(self._base_urls))
         self._clock = clock
+        self._now = clock.monotonic
         self.budget = RetryBudget()
 
     @property
@@ -164,7 +166,7 @@ class Hosts:
         """Choose for a first try: a host whose probe is due, else by weight among closed breakers, else None."""
         if len(self._picks) == 1 and not self._breakers[0].open:
             return self._picks[0]
-        now = self._clock.monotonic()
+        now = self._now()
         for number, breaker in enumerate(self._breakers):
             if breaker.open and now >= breaker.probe_at:
                 breaker.take_probe(now)
@@ -197,21 +199,21 @@ class Hosts:
 
     def answered(self, pick: Pick) -> None:
         """Say that an answer has begun; `succeeded` or `failed` follow unless the caller leaves."""
-        self._breakers[pick.number].answer(self._clock.monotonic())
+        self._breakers[pick.number].answer(self._now())
 
     def succeeded(self, pick: Pick) -> None:
         """Say that the host gave a whole answer, if only to refuse the request."""
-        self._breakers[pick.number].succeed(self._clock.monotonic())
+        self._breakers[pick.number].succeed(self._now())
 
     def failed(self, pick: Pick) -> None:
         """Say that the host failed: no connection, a 5xx, a time-out, a broken answer."""
-        self._breakers[pick.number].fail(self._clock.monotonic(), probe=pick.probe)
+        self._breakers[pick.number].fail(self._now(), probe=pick.probe)
 
     def gave_up(self, pick: Pick) -> None:
         """Say that the request ended without a verdict (the caller left): a probe may be repeated at once."""
         breaker = self._breakers[pick.number]
         if pick.probe and breaker.open:
-            breaker.probe_at = self._clock.monotonic()
+            breaker.probe_at = self._now()
 
     def wait_s(self) -> float | None:
         """Return None if some host may be asked now, else the seconds until the next probe may go.
@@ -219,7 +221,7 @@ class Hosts:
         A host whose probe is due counts as askable, else a server that takes no traffic while it is not ready would
         never send the probe that makes it ready again.
         """
-        now = self._clock.monotonic()
+        now = self._now()
         shortest = math.inf
         for breaker in self._breakers:
             if not breaker.open or now >= breaker.probe_at:

@@ -20,7 +20,7 @@ from convene.providers.openai_reply import ReplyReader, read_plain
 from convene.providers.openai_vectors import read_embeddings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
     from convene.clock import Clock
     from convene.events import Event
@@ -57,62 +57,51 @@ class OpenAIChat:
             capabilities: what it can do, as configured.
             clock: ids, dates and jitter.
         """
-        self._capabilities = capabilities
+        # Attributes, not properties: each is read for every request, and a property costs ten times as much.
+        self.capabilities = capabilities
+        self.upstream = settings.upstream
+        self.whole: Callable[[Generation], Awaitable[Iterable[Event]]] = self._answer
+        self._read = self._read_whole
         self._settings = settings
         self._clock = clock
-        self._exchange = Exchange(client, hosts, settings, clock)
-
-    @property
-    def capabilities(self) -> Capabilities:
-        """What it can do."""
-        return self._capabilities
-
-    @property
-    def upstream(self) -> str:
-        """The configured upstream's name."""
-        return self._settings.upstream
+        self._exchange = Exchange(client, hosts, "/chat/completions", settings, clock)
 
     def ready(self) -> str | None:
         """Return None if some host may be asked now, else why not."""
         return self._exchange.ready()
 
-    @property
-    def whole(self) -> Callable[[Generation], Awaitable[Sequence[Event]]]:
-        """How to get a whole answer at once."""
-        return self._answer
-
-    async def _answer(self, generation: Generation) -> Sequence[Event]:
+    async def _answer(self, generation: Generation) -> Iterable[Event]:
         settings, exchange = self._settings, self._exchange
-
-        async def begin(response: http.Response, blamed: Blamed) -> Sequence[Event] | Verdict:
-            body = await response.read(settings.body_bytes_max)
-            plain = read_plain(body, generation, blamed, settings.dialect)
-            if plain is not None:
-                return plain
-            reader = ReplyReader(generation, blamed, self._clock, settings.dialect)
-            if "event-stream" not in response.headers.get("content-type", ""):
-                events = reader.read_whole(body)
-            else:  # a host that streams unasked
-                events = reader.feed(body)
-                events += reader.end_stream()
-            return reader.verdict or events
-
         body = encode_chat(generation, settings.model, settings.dialect)
-        pick, response, events = await exchange.open("/chat/completions", body, begin)
+        pick, response, events = await exchange.open(body, self._read, generation)
         exchange.hosts.succeeded(pick)
         response.close()
         return events
 
+    async def _read_whole(
+        self, response: http.Response, blamed: Blamed, generation: Generation
+    ) -> Iterable[Event] | Verdict:
+        settings = self._settings
+        body = await response.read(settings.body_bytes_max)
+        plain = read_plain(body, generation, blamed, settings.dialect)
+        if plain is not None:
+            return plain
+        reader = ReplyReader(generation, blamed, self._clock, settings.dialect)
+        if "event-stream" not in response.headers.get("content-type", ""):
+            events = reader.read_whole(body)
+        else:  # a host that streams unasked
+            events = reader.feed(body)
+            events += reader.end_stream()
+        return reader.verdict or events
+
     async def generate(self, generation: Generation) -> AsyncGenerator[Event]:
         """Generate. Raises `BadRequest`, `RateLimited` and `UpstreamFault`; closing it drops the upstream's work."""
-
-        async def begin(response: http.Response, blamed: Blamed) -> _Answer | Verdict:
-            return await self._begin(generation, response, blamed)
-
         body = encode_chat(generation, self._settings.model, self._settings.dialect)
-        pick, response, (reader, events, chunks) = await self._exchange.open("/chat/completions", body, begin)
+        pick, response, (reader, events, chunks) = await self._exchange.open(body, self._begin, generation)
         if chunks is None:
             self._exchange.hosts.succeeded(pick)
+        else:
+            self._exchange.hosts.answered(pick)
         try:
             for event in events:
                 yield event
@@ -136,7 +125,7 @@ class OpenAIChat:
         finally:
             response.close()
 
-    async def _begin(self, generation: Generation, response: http.Response, blamed: Blamed) -> _Answer | Verdict:
+    async def _begin(self, response: http.Response, blamed: Blamed, generation: Generation) -> _Answer | Verdict:
         """Read until the first event; hosts stream or do not, whatever was asked, and say so by the content type."""
         reader = ReplyReader(generation, blamed, self._clock, self._settings.dialect)
         content_type = response.headers.get("content-type", "")
@@ -169,7 +158,7 @@ class OpenAIEmbeddings:
     def __init__(self, client: http.Client, hosts: Hosts, settings: OpenAISettings, clock: Clock) -> None:
         """Serve one model; the arguments are `OpenAIChat`'s."""
         self._settings = settings
-        self._exchange = Exchange(client, hosts, settings, clock)
+        self._exchange = Exchange(client, hosts, "/embeddings", settings, clock)
 
     @property
     def upstream(self) -> str:
@@ -182,12 +171,13 @@ class OpenAIEmbeddings:
 
     async def embed(self, inputs: Sequence[str | Sequence[int]], dimensions: int | None = None) -> Embeddings:
         """Return one vector an input. Raises `BadRequest`, `RateLimited` and `UpstreamFault`."""
-
-        async def begin(response: http.Response, blamed: Blamed) -> Embeddings | Verdict:
-            return read_embeddings(await response.read(self._settings.body_bytes_max), inputs, blamed)
-
         body = encode_embeddings(inputs, dimensions, self._settings.model)
-        pick, response, found = await self._exchange.open("/embeddings", body, begin)
+        pick, response, found = await self._exchange.open(body, self._read, inputs)
         response.close()
         self._exchange.hosts.succeeded(pick)
         return found
+
+    async def _read(
+        self, response: http.Response, blamed: Blamed, inputs: Sequence[str | Sequence[int]]
+    ) -> Embeddings | Verdict:
+        return read_embeddings(await response.read(self._settings.body_bytes_max), inputs, blamed)

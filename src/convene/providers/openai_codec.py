@@ -59,7 +59,6 @@ class Dialect(msgspec.Struct, frozen=True, kw_only=True):
 
 
 PLAIN = Dialect()
-SENT_AS_THEY_ARE = ("top_p", "frequency_penalty", "presence_penalty", "seed", "reasoning_effort", "verbosity")
 
 
 def encode_chat(generation: Generation, model: str, dialect: Dialect = PLAIN) -> bytes:
@@ -67,7 +66,13 @@ def encode_chat(generation: Generation, model: str, dialect: Dialect = PLAIN) ->
     echo = dialect.echo_reasoning
     body: dict[str, object] = {
         "model": model,
-        "messages": [_write_message(message, echo=echo) for message in generation.messages],
+        "messages": [
+            # a message of text alone stands in the plain form as it is: it needs no copy as a dictionary
+            message
+            if message.content.__class__ is str and message.content and not (message.tool_calls or message.reasoning)
+            else _write_message(message, echo=echo)
+            for message in generation.messages
+        ],
         "stream": generation.stream,
     }
     if generation.stream:
@@ -140,22 +145,13 @@ def _write_part(part: Part) -> dict[str, object]:
 
 
 def _write_sampling(sampling: Sampling, dialect: Dialect, body: dict[str, object]) -> None:
-    if sampling.temperature is not None:
-        body["temperature"] = sampling.temperature
-    if sampling.max_tokens is not None:
-        body[dialect.max_tokens_field] = sampling.max_tokens
-    if sampling.stop:
-        body["stop"] = sampling.stop
-    if sampling.logit_bias:
-        body["logit_bias"] = sampling.logit_bias
-    if sampling.logprobs:
-        body["logprobs"] = True
-        if sampling.top_logprobs is not None:
-            body["top_logprobs"] = sampling.top_logprobs
-    for name in SENT_AS_THEY_ARE:
-        value = getattr(sampling, name)
-        if value is not None:
-            body[name] = value
+    """Write what was set. Fields of `Sampling` have the names of the plain form, but for one that hosts differ in."""
+    fields: dict[str, object] = msgspec.to_builtins(sampling)
+    if sampling.max_tokens is not None and dialect.max_tokens_field != "max_tokens":
+        fields[dialect.max_tokens_field] = fields.pop("max_tokens")
+    if not sampling.logprobs:
+        fields.pop("top_logprobs", None)
+    body |= fields
 
 
 def _write_tools(generation: Generation, dialect: Dialect, body: dict[str, object]) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from convene.errors import Malformed
-from convene.events import Began, Finished, TextDelta, UsageReported
+from convene.events import Began, PlainAnswer, UsageReported
 from convene.providers.markup import may_open
 from convene.providers.openai_choice import ChoiceReader
 from convene.providers.openai_codec import PLAIN, prompt_text
@@ -59,7 +59,7 @@ class ErrorFrame(Exception):
         self.verdict = verdict
 
 
-def read_plain(body: bytes, generation: Generation, blamed: Blamed, dialect: Dialect = PLAIN) -> list[Event] | None:
+def read_plain(body: bytes, generation: Generation, blamed: Blamed, dialect: Dialect = PLAIN) -> PlainAnswer | None:
     """Read the commonest whole reply in one step; None for any other, which `ReplyReader` takes.
 
     `PlainReply` is the question: what decodes as one is a single choice of text with its counts and nothing odd.
@@ -75,12 +75,8 @@ def read_plain(body: bytes, generation: Generation, blamed: Blamed, dialect: Dia
         return None
     details = used.prompt_tokens_details
     cached = 0 if details is None else min(details.cached_tokens or 0, prompt)
-    return [
-        Began(blamed.upstream, plain.model, plain.system_fingerprint),
-        TextDelta(text),
-        Finished(choice.finish_reason),
-        UsageReported(Usage(prompt, used.completion_tokens, 0, cached)),
-    ]
+    counts = Usage(prompt, used.completion_tokens, 0, cached)
+    return PlainAnswer(blamed.upstream, plain.model, plain.system_fingerprint, text, choice.finish_reason, counts)
 
 
 class ReplyReader:

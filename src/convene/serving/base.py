@@ -20,7 +20,7 @@ from convene.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from convene.events import Event, Fold
+    from convene.events import Event, Fold, PlainAnswer
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,7 +113,7 @@ class Turn(Protocol):
         """Run it. Raises `ConveneError`; closing the generator cancels the work and settles what was used."""
         ...
 
-    async def answer(self) -> Fold:
+    async def answer(self) -> Fold | PlainAnswer:
         """Run it for a caller that does not stream and return all events gathered. Raises `ConveneError`."""
         ...
 

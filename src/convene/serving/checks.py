@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 
 def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
     """Return the generation with this model's defaults and ceilings. Raises `BadRequest` for what it cannot do."""
-    _check_sampling(generation.sampling, can, model)
-    _check_options(generation, can, model)
+    sampling = generation.sampling
+    if sampling.logprobs or sampling.logit_bias is not None or sampling.frequency_penalty or sampling.presence_penalty:
+        _check_sampling(sampling, can, model)
+    if generation.tools or generation.spoken or generation.response_format.kind != "text":
+        _check_options(generation, can, model)
     for index, message in enumerate(generation.messages):
         if not isinstance(message.content, str):
             for place, part in enumerate(message.content):
                 _check_part(part, can, model, f"messages[{index}].content[{place}]")
-    sampling = _fit_sampling(generation.sampling, can)
-    return generation if sampling is generation.sampling else msgspec.structs.replace(generation, sampling=sampling)
+    fitted = _fit_sampling(sampling, can)
+    return generation if fitted is sampling else msgspec.structs.replace(generation, sampling=fitted)
 
 
 def _check_sampling(sampling: Sampling, can: Capabilities, model: str) -> None:

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import ConveneError
-from convene.events import Began, CallDelta, Finished, Fold, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
+from convene.events import (
+    Began,
+    CallDelta,
+    Finished,
+    Fold,
+    PlainAnswer,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    UsageReported,
+    fold,
+)
 from convene.messages import ImagePart, TextPart
 from convene.serving.admission import Ask
 from convene.serving.base import ChatRequest, Outcome, Principal
@@ -46,6 +57,8 @@ class Turns:
         self.admission = admission
         self.clock = clock
         self.drains = Drains()
+        self.now = clock.now
+        self.monotonic = clock.monotonic
 
     def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Turn:
         """Accept a request. Raises `NotFound` for the model, `BadRequest` for what the model cannot do."""
@@ -90,7 +103,7 @@ class Turn:
         self.request = request
         self.request_id = request_id
         self.id = turns.clock.stamped_id("chatcmpl-")
-        self.created = int(turns.clock.now())
+        self.created = int(turns.now())
         self.model = request.model
         self.outcome = Outcome(model=deployment.card.id, upstream=deployment.chat.upstream)
 
@@ -120,11 +133,11 @@ class Turn:
                 self._settle(lease)
         await lease.written()
 
-    async def answer(self) -> Fold:
+    async def answer(self) -> Fold | PlainAnswer:
         """Run it for a caller that does not stream: the same events, gathered (invariant 3)."""
-        gathered = Fold()
         whole = self._deployment.chat.whole
         if whole is None or self._deployment.terms.on_disconnect == "drain":
+            gathered = Fold()
             async with aclosing(self.events()) as events:
                 async for event in events:
                     gathered.add(event)
@@ -132,11 +145,11 @@ class Turn:
         outcome = self.outcome
         lease = await self._reserve()
         try:
-            gathered.extend(await whole(self._generation))
-            outcome.first_event_ms = (self._turns.clock.monotonic() - self._began_at) * 1000
-            outcome.usage, outcome.finish = gathered.usage, gathered.finish
-            if gathered.began is not None:
-                outcome.upstream = gathered.began.upstream
+            found = await whole(self._generation)
+            answer = found if isinstance(found, PlainAnswer) else fold(found)
+            outcome.first_event_ms = (self._turns.monotonic() - self._began_at) * 1000
+            outcome.usage, outcome.finish = answer.usage, answer.finish
+            outcome.upstream = answer.upstream or outcome.upstream
         except Exception as fault:  # whatever it is, the books say that it failed; raised on
             self._fail(fault)
             raise
@@ -146,11 +159,11 @@ class Turn:
         finally:
             self._settle(lease)
         await lease.written()
-        return gathered
+        return answer
 
     async def _reserve(self) -> Lease:
         turns, deployment, generation = self._turns, self._deployment, self._generation
-        self._began_at = turns.clock.monotonic()
+        self._began_at = turns.monotonic()
         can = deployment.chat.capabilities
         ask = Ask(
             id=self.id,
@@ -193,7 +206,7 @@ class Turn:
         """Keep what the books need. Asked by exact class, the commonest first: this runs for every token."""
         outcome = self.outcome
         if outcome.first_event_ms is None:
-            outcome.first_event_ms = (self._turns.clock.monotonic() - self._began_at) * 1000
+            outcome.first_event_ms = (self._turns.monotonic() - self._began_at) * 1000
         kind = type(event)
         if kind in _WITH_TEXT:
             self._written.append(event.text)  # type: ignore[union-attr]  # the table's classes have it

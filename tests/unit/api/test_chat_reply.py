@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from convene.api.chat_reply import reply_bytes
 from convene.api.chat_request import read_chat
@@ -16,6 +18,7 @@ from convene.events import (
     Event,
     Finished,
     Noticed,
+    PlainAnswer,
     ReasoningDelta,
     RefusalDelta,
     StepChanged,
@@ -147,3 +150,39 @@ def test_choices_come_in_the_order_of_their_index() -> None:
         (1, "b"),
         (2, "c"),
     ]
+
+
+TEXTS = some.text(some.characters(codec="utf-8") | some.sampled_from('%"\\/\n\0'), max_size=40)
+COUNTS = some.integers(0, 2**53)
+
+
+@pytest.mark.req("COMPAT-01", "CHAT-48", "OAI-40")
+@given(
+    answer=some.builds(
+        PlainAnswer,
+        upstream=TEXTS,
+        model=TEXTS,
+        fingerprint=TEXTS | some.none(),
+        text=TEXTS,
+        finish=some.sampled_from(("stop", "length", "tool_calls", "content_filter")),
+        usage=some.builds(Usage, COUNTS, COUNTS, COUNTS, COUNTS, some.booleans()),
+    ),
+    names=some.tuples(TEXTS, TEXTS, TEXTS),
+    created=COUNTS,
+    fields=some.fixed_dictionaries({}, optional={"seed": some.just(1), "service_tier": some.just("flex")}),
+)
+def test_a_plain_answer_has_the_very_bytes_of_its_events_folded(
+    answer: PlainAnswer, names: tuple[str, str, str], created: int, fields: dict[str, object]
+) -> None:
+    turn = Turn()
+    turn.id, turn.model, turn.created = *names[:2], created
+    body = {"model": "asked", "messages": [{"role": "user", "content": "x"}]} | fields
+    call = read_chat(msgspec.json.encode(body), None)
+    assert reply_bytes(answer, turn, call, names[2]) == reply_bytes(fold(answer), turn, call, names[2])
+
+
+def test_a_plain_answer_reads_like_the_fold_of_its_events() -> None:
+    answer = PlainAnswer("up", "m", None, "text", "length", Usage(3, 2))
+    folded = fold(answer)
+    assert (answer.usage, answer.finish, answer.upstream) == (folded.usage, folded.finish, folded.upstream)
+    assert answer.choices[0].text == folded.choices[0].text == ["text"]

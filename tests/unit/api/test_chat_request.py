@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
-from convene.api.chat_request import read_chat
+from convene.api.chat_request import _read_any, read_chat
 from convene.errors import BadRequest
 from convene.messages import FunctionTool, Message, ResponseFormat, ToolChoice
 from convene.providers.base import Generation, Sampling
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from convene.api.chat_request import ChatCall
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -225,3 +229,62 @@ def test_speech_is_asked_for_by_modalities_and_travels_on() -> None:
     assert call.request.generation.spoken
     assert call.request.generation.extra == {"modalities": ["text", "audio"], "audio": {"voice": "v"}}
     assert not read(modalities=["text"], audio={"voice": "v"}).request.generation.spoken
+
+
+TEXT = some.text(max_size=5)
+PLAIN_FIELDS: dict[str, some.SearchStrategy[Any]] = {
+    "temperature": some.sampled_from((0, 1, 2, 0.5, -1, 3, "1", True)),
+    "top_p": some.sampled_from((0, 1, 0.25, 2)),
+    "stream": some.booleans() | some.just(1),
+    "stream_options": some.sampled_from(({}, {"include_usage": True}, {"include_usage": None, "later": 1}, [])),
+    "stop": TEXT | some.lists(TEXT, max_size=5) | some.just(3),
+    "max_tokens": some.sampled_from((0, 7, 7.0, 7.5, -1, 10**9)),
+    "max_completion_tokens": some.sampled_from((0, 5, 5.0, "5")),
+    "presence_penalty": some.sampled_from((-2, 0, 0.5, 3)),
+    "frequency_penalty": some.sampled_from((-2, 0, 0.5, 3)),
+    "seed": some.integers(-(2**63) - 1, 2**63),
+    "user": TEXT | some.just(5),
+    "n": some.sampled_from((1, 2)),
+    "later": some.just(1),
+}
+PLAIN_MESSAGE = some.fixed_dictionaries(
+    {"role": some.sampled_from(("user", "system", "assistant", "developer", "tool", "nobody", 5))},
+    optional={
+        "content": TEXT | some.sampled_from((None, [], [{"type": "text", "text": "x"}])),
+        "name": TEXT | some.none(),
+        "refusal": some.none() | TEXT,
+    },
+)
+
+
+def outcome(read: Callable[[bytes, str | None], ChatCall], body: bytes, session_id: str | None) -> object:
+    """Return the call, or what the refusal says."""
+    try:
+        return read(body, session_id)
+    except BadRequest as fault:
+        return fault.message, fault.code, fault.param
+
+
+@pytest.mark.req("OAI-07", "OAI-30")
+@given(
+    fields=some.fixed_dictionaries(
+        {"model": some.sampled_from(("m", "m" * 257, "", 5)), "messages": some.lists(PLAIN_MESSAGE, max_size=3)},
+        optional={name: values | some.none() for name, values in PLAIN_FIELDS.items()},
+    ),
+    session_id=some.sampled_from((None, "", "s")),
+    tail=some.sampled_from((b"", b" ", b"x", b"\xff")),
+)
+def test_the_short_way_for_plain_bodies_gives_what_the_long_way_gives(
+    fields: dict[str, object], session_id: str | None, tail: bytes
+) -> None:
+    body = msgspec.json.encode(fields) + tail
+    assert outcome(read_chat, body, session_id) == outcome(_read_any, body, session_id)
+
+
+def test_a_key_that_comes_twice_counts_the_same_either_way() -> None:
+    body = b'{"model": "a", "messages": [{"role": "user", "content": "x", "content": "y"}], "model": "b"}'
+    assert read_chat(body, None) == _read_any(body, None)
+    assert (read_chat(body, None).request.model, read_chat(body, None).request.generation.messages[0].content) == (
+        "b",
+        "y",
+    )

@@ -118,7 +118,7 @@ class Line:
 def make_edge(app: ASGIApp, settings: ServerSettings, loop: HandMovedLoop) -> Edge:
     """Return an edge on a hand-moved loop, with countable request ids."""
     ids = iter(range(1, 1_000_000))
-    return Edge(
+    edge = Edge(
         app,
         settings,
         loop,  # type: ignore[arg-type]  # the three methods an edge uses
@@ -126,6 +126,8 @@ def make_edge(app: ASGIApp, settings: ServerSettings, loop: HandMovedLoop) -> Ed
         wall_now=lambda: WALL_S,
         encode_body=encode_refusal_body,
     )
+    edge.start_task = loop.create_task  # a task wants the loop itself
+    return edge
 
 
 async def turn() -> None:
