@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import ConveneError
-from convene.events import Began, CallDelta, Finished, Fold, ReasoningDelta, RefusalDelta, TextDelta, UsageReported
+from convene.events import (
+    Began,
+    CallDelta,
+    Finished,
+    Fold,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolRan,
+    UsageReported,
+)
 from convene.messages import ImagePart, TextPart
 from convene.serving.admission import Ask
 from convene.serving.base import ChatRequest, Outcome, Principal
@@ -135,6 +145,8 @@ class Turn:
             gathered.extend(await whole(self._generation))
             outcome.first_event_ms = (self._turns.clock.monotonic() - self._began_at) * 1000
             outcome.usage, outcome.finish = gathered.usage, gathered.finish
+            for ran in gathered.tools:
+                outcome.note_tool(ran)
             if gathered.began is not None:
                 outcome.upstream = gathered.began.upstream
         except Exception as fault:  # whatever it is, the books say that it failed; raised on
@@ -205,6 +217,8 @@ class Turn:
             outcome.upstream = event.upstream
         elif isinstance(event, CallDelta):
             self._written += (event.name or "", event.arguments)
+        elif isinstance(event, ToolRan):
+            outcome.note_tool(event)
 
 
 _WITH_TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta})
