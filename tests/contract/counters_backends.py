@@ -124,3 +124,5 @@ MOVABLE: Final = ("memory", "sqlite", "postgres-moved")
 """Those with a clock of ours."""
 SHARED: Final = ("sqlite", "postgres")
 """Those that several processes can open."""
+NEAR: Final = ("memory", "sqlite")
+"""Those that answer without a wait."""

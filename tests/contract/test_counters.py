@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from contract.counters_backends import BACKENDS, MOVABLE, NOON_US, SHARED, IntegerClock, Opened
+from contract.counters_backends import BACKENDS, MOVABLE, NEAR, NOON_US, SHARED, IntegerClock, Opened
 from convene.errors import NotFound
 from convene.limits.allowance import Allowance, limits_of
 from convene.limits.gcra import Moment
@@ -361,11 +361,20 @@ async def test_closing_twice_is_fine(counters: Counters) -> None:
     await counters.aclose()
 
 
-async def test_what_is_near_answers_the_same_without_a_wait(counters: Counters) -> None:
+async def test_only_what_is_near_says_so(request: pytest.FixtureRequest, counters: Counters) -> None:
+    assert (counters.local is not None) == any(f"[{name}]" in request.node.name for name in NEAR)
+
+
+@pytest.mark.parametrize("backend", NEAR)
+async def test_what_is_near_answers_the_same_without_a_wait(backend: str, tmp_path: Path) -> None:
+    async with BACKENDS[backend](tmp_path) as (counters, _, _):
+        await check_near(counters)
+
+
+async def check_near(counters: Counters) -> None:
     limits = (rate(2),)
     near = counters.local
-    if near is None:
-        pytest.skip("these counters are not near")
+    assert near is not None
     assert isinstance(near.reserve("a", limits, ONE, HOUR_US), Grant)
     assert isinstance(near.top_up("a", 1, ONE, HOUR_US), Grant)
     assert isinstance(near.reserve("b", limits, ONE, HOUR_US), Refusal)
