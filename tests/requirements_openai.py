@@ -194,12 +194,12 @@ ORESP-35 7 WebSocket may be spoken at that path, authorised by the upgrade: `{"t
 OPS-01 proved No key is needed for `/health`, `/livez` and `/readyz`, and no model is called.
 OPS-02 proved `/readyz` fails while a model loads and is 503 in shutdown; `?verbose` gives reasons.
 OPS-03 proved After SIGTERM new work is refused, streams are finished, and within 30 s it is over.
-OPS-10 3 `GET /metrics` is Prometheus text: all names under `convene_`, base units, `_total`, `_seconds`, no label per
-    user.
-OPS-11 3 There are requests_total{route,model,status}, requests_in_flight, queue_depth, time_to_first_token_seconds,
-    inter_token_seconds, request_duration_seconds, tokens_total{kind}, tool_calls_total{tool,status},
-    agent_calls_total and build_info.
-OPS-12 3 The docs match them with `vllm:` num_requests_running, num_requests_waiting, kv_cache_usage_perc,
+OPS-10 proved `GET /metrics` is Prometheus text: all names under `convene_`, base units, `_total`, `_seconds`, no label
+    per user.
+OPS-11 proved There are requests_total{route,model,status}, requests_in_flight, queue_depth,
+    time_to_first_token_seconds, inter_token_seconds, request_duration_seconds, tokens_total{kind},
+    tool_calls_total{tool,status}, agent_calls_total and build_info.
+OPS-12 proved The docs match them with `vllm:` num_requests_running, num_requests_waiting, kv_cache_usage_perc,
     prompt_tokens_total, generation_tokens_total, time_to_first_token_seconds, e2e_request_latency_seconds,
     request_success_total{finished_reason}.
 OPS-13 7 OpenTelemetry must be switched on; spans are called `{operation} {model}` (`chat asi1`), `invoke_agent

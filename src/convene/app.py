@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import platform
 from typing import TYPE_CHECKING
 
+import convene
 from convene.api.access import AccessLog
 from convene.api.chat import ChatCompletions
 from convene.api.cors import Cors
@@ -17,11 +19,13 @@ from convene.api.docs import Docs
 from convene.api.embeddings import EmbeddingRequests
 from convene.api.front import Front, Lifespan
 from convene.api.health import Health
+from convene.api.metrics import Metrics, MetricsPage
 from convene.api.models import Models
 from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
 from convene.app_models import Deployments
+from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
 from convene.serving.admission import Open
 from convene.serving.catalog import Catalog
@@ -36,6 +40,7 @@ log = logging.getLogger("convene.app")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Literal
 
     from convene.clock import Clock
     from convene.config import Config
@@ -84,16 +89,19 @@ class App:
         )
         routes = route_table(endpoints)
         docs = Docs(routes, listed=config.docs)
+        self.metrics = Metrics(info={"version": convene.__version__, "python": platform.python_version()})
+        served = (*routes, *docs.routes(), *MetricsPage(self.metrics, _metrics_access(config)).routes())
         self.front = Front(
-            router=Router((*routes, *docs.routes())),
+            router=Router(served),
             gatekeeper=LocalGate() if config.auth == "none" else ClosedGate(),
             clock=clock,
             lifespan=Lifespan(self.start, self.stop),
             cors=Cors(config.cors_origins),
-            access=self.access,
+            witnesses=(self.metrics.note,) if self.access is None else (self.metrics.note, self.access.write),
             body_bytes_max=config.edge.body_bytes_max,
             loopback_only=config.auth == "none",
         )
+        self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
 
     async def start(self) -> None:
         """Open the store, make the first key if there is none, begin loading models."""
@@ -138,3 +146,9 @@ class App:
     def drain(self) -> None:
         """From now on not ready."""
         self.draining = True
+
+
+def _metrics_access(config: Config) -> Literal["open", "key", "off"]:
+    if config.metrics == "auto":
+        return "open" if is_loopback(config.host) else "key"
+    return config.metrics

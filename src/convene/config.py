@@ -196,6 +196,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[Literal["debug", "info", "warning", "error"], About("Least level that is logged")] = "info"
     access_log: Annotated[bool, About("Log one line per request")] = True
     docs: Annotated[bool, About("Serve /docs and /openapi.json")] = True
+    metrics: Annotated[
+        Literal["auto", "open", "key", "off"],
+        About("Who reads /metrics: anybody, keys with the scope admin, nobody; auto: anybody on loopback, else keys"),
+    ] = "auto"
     default_model: Annotated[str, About("Model that `convene chat` asks for")] = "asi1"
     database_url: Annotated[Secret, About("postgres://... for all that is remembered, instead of data_dir")] = Secret()
     redis_url: Annotated[Secret, About("redis://... for the counters of several machines")] = Secret()

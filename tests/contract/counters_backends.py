@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from convene.store.memory_counters import MemoryCounters
 from convene.store.postgres_counters import PostgresCounters
+from convene.store.sqlite_counters import SqliteCounters
 from fakes import FakeClock
 from postgres_clock import MovedPostgresCounters, empty
 from servers import kept_schema
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 NOON_US: Final = 1_800_014_400_000_000
 """2027-01-15 12:00 in UTC, microseconds since 1970."""
+BOOT_ID: Final = "6a09e667-f3bc-4908-b2fb-1366ea957d3e"
 
 
 class IntegerClock(FakeClock):
@@ -75,6 +77,18 @@ async def _memory(folder: Path) -> AsyncIterator[Opened]:
 
 
 @contextlib.asynccontextmanager
+async def _sqlite(folder: Path) -> AsyncIterator[Opened]:
+    clock = IntegerClock()
+
+    async def more() -> Counters:
+        return SqliteCounters.open(folder, clock, BOOT_ID)
+
+    counters = await more()
+    yield Opened(counters, clock, more)
+    await counters.aclose()
+
+
+@contextlib.asynccontextmanager
 async def _postgres(folder: Path) -> AsyncIterator[Opened]:
     """Its time is that of the server."""
     del folder
@@ -102,10 +116,13 @@ async def _postgres_moved(folder: Path) -> AsyncIterator[Opened]:
 
 BACKENDS: Final[Mapping[str, Opener]] = {
     "memory": _memory,
+    "sqlite": _sqlite,
     "postgres": _postgres,
     "postgres-moved": _postgres_moved,
 }
-MOVABLE: Final = ("memory", "postgres-moved")
+MOVABLE: Final = ("memory", "sqlite", "postgres-moved")
 """Those with a clock of ours."""
-SHARED: Final[tuple[str, ...]] = ("postgres",)
+SHARED: Final = ("sqlite", "postgres")
 """Those that several processes can open."""
+NEAR: Final = ("memory", "sqlite")
+"""Those that answer without a wait."""

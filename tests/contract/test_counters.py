@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from contract.counters_backends import BACKENDS, MOVABLE, NOON_US, SHARED, IntegerClock, Opened
+from contract.counters_backends import BACKENDS, MOVABLE, NEAR, NOON_US, SHARED, IntegerClock, Opened
 from convene.errors import NotFound
 from convene.limits.allowance import Allowance, limits_of
 from convene.limits.gcra import Moment
@@ -361,11 +361,20 @@ async def test_closing_twice_is_fine(counters: Counters) -> None:
     await counters.aclose()
 
 
-async def test_what_is_near_answers_the_same_without_a_wait(counters: Counters) -> None:
+async def test_only_what_is_near_says_so(request: pytest.FixtureRequest, counters: Counters) -> None:
+    assert (counters.local is not None) == any(f"[{name}]" in request.node.name for name in NEAR)
+
+
+@pytest.mark.parametrize("backend", NEAR)
+async def test_what_is_near_answers_the_same_without_a_wait(backend: str, tmp_path: Path) -> None:
+    async with BACKENDS[backend](tmp_path) as (counters, _, _):
+        await check_near(counters)
+
+
+async def check_near(counters: Counters) -> None:
     limits = (rate(2),)
     near = counters.local
-    if near is None:
-        pytest.skip("these counters are not near")
+    assert near is not None
     assert isinstance(near.reserve("a", limits, ONE, HOUR_US), Grant)
     assert isinstance(near.top_up("a", 1, ONE, HOUR_US), Grant)
     assert isinstance(near.reserve("b", limits, ONE, HOUR_US), Refusal)
@@ -703,3 +712,53 @@ async def test_no_number_of_other_counters_makes_one_forgotten(moved: tuple[Coun
         await counters.expire()
     for unit in (ONE, Amounts(slots=1), Amounts(micros=1)):
         await refusal(counters, "again", victim, unit)
+
+
+# What several processes see of each other.
+
+
+async def test_what_one_process_charges_the_other_sees(two: tuple[Counters, Counters]) -> None:
+    here, there = two
+    limits = (rate(10), slots(5), total(100))
+    cost = Amounts(requests=1, micros=9, slots=1)
+    for number in range(5):
+        await grant((here, there)[number % 2], f"l{number}", limits, cost)
+    levels = await there.levels(limits)
+    assert left(limits[0], levels) == 5
+    assert levels.states[1:] == (5, 45)
+    assert levels.states[1:] == (await here.levels(limits)).states[1:]
+    assert (await refusal(here, "full", limits, cost)).reason == "full"
+
+
+async def test_a_lease_is_known_to_all(two: tuple[Counters, Counters]) -> None:
+    here, there = two
+    limits = (rate(10), slots(5), total(100), daily(50))
+    first = await grant(here, "a", limits, Amounts(requests=4, micros=9, slots=1))
+    assert await grant(there, "a", limits, ONE) == first
+    await there.renew(["a"], HOUR_US)
+    answer = await there.top_up("a", 1, Amounts(requests=2, micros=1), HOUR_US)
+    assert isinstance(answer, Grant)
+    assert (left(limits[0], answer), *answer.states[1:]) == (4, 1, 10, 10)
+    assert isinstance(await here.top_up("a", 1, Amounts(requests=2), HOUR_US), Grant)
+    refused = await there.top_up("a", 2, Amounts(requests=5), HOUR_US)
+    assert isinstance(refused, Refusal)
+    assert refused.limit == limits[0]
+    settled = await there.settle("a", ONE)
+    assert settled is not None
+    assert (left(limits[0], settled), *settled.states[1:]) == (9, 0, 0, 0)
+    assert await here.settle("a", ONE) is None
+
+
+async def test_the_rebuilding_is_claimed_by_one_of_all(two: tuple[Counters, Counters]) -> None:
+    here, there = two
+    assert sorted([await there.fresh(), await here.fresh(), await there.fresh()]) == [False, False, True]
+
+
+async def test_what_one_rebuilds_the_other_sees(two: tuple[Counters, Counters]) -> None:
+    here, there = two
+    limits = (rate(24, DAY_US), total(9))
+    await grant(here, "a", limits, Amounts(requests=1, micros=1))
+    await there.replay([Past(limits, Amounts(requests=3, micros=4), 0)])
+    levels = await here.levels(limits)
+    assert left(limits[0], levels) == 20
+    assert levels.states[1] == 5

@@ -25,6 +25,7 @@ from convene.api.docs import PAGES, Docs
 from convene.api.docs_html import sections_of
 from convene.api.embeddings import read_inputs
 from convene.api.json_body import read_shape
+from convene.api.metrics import Metrics, MetricsPage
 from convene.api.openapi import document
 from convene.api.openapi_words import STATUSES
 from convene.api.problems import STATUSES as ERROR_CLASSES
@@ -57,7 +58,7 @@ async def nobody(call: Call) -> None:
 @pytest.fixture(scope="module")
 def router() -> Router:
     routes = route_table(Endpoints(**dict.fromkeys(Endpoints.__struct_fields__, nobody)))
-    return Router((*routes, *Docs(routes, listed=True).routes()))
+    return Router((*routes, *Docs(routes, listed=True).routes(), *MetricsPage(Metrics(info={}), "open").routes()))
 
 
 def missing(page: str, wanted: list[tuple[str, ...]]) -> str:
@@ -125,7 +126,7 @@ def test_every_model_that_can_be_pulled_is_on_its_page_and_so_are_all_default_na
 def test_every_route_that_is_served_is_on_a_page(router: Router) -> None:
     text = "\n".join(pages.pages().values())
     shown = {"/docs/{page}": "/docs/chat", "/v1/openapi.json": "/openapi.json"}
-    served = [route for route in router.routes if route.described or route.tag == "Docs"]
+    served = [route for route in router.routes if route.described or route.tag in {"Docs", "Health"}]
 
     lacking = [r.path for r in served if f"`{r.method} {shown.get(r.path, r.path)}`" not in text]
     assert lacking == []

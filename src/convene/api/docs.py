@@ -50,6 +50,7 @@ PAGES: Final = (
     Page("running", "Run", "Starting and stopping, health, logs, keys, a proxy in front."),
     Page("configuration", "Run", "Every setting, where it is read from, which source wins."),
     Page("command-line", "Run", "Every verb of the command convene."),
+    Page("metrics", "Run", "Counters and histograms for Prometheus, and their names in vLLM."),
     Page("security", "Run", "What is protected how, and what is left to you."),
     Page("reference", "Reference", "Every operation and every shape, from the API description."),
 )

@@ -1,7 +1,7 @@
 """The front door: every request passes here once, on its way in and on its way out.
 
 In: a request id, the route, CORS, the key (before the body is read), the endpoint. Out: every error in the one shape
-(`problems.py`), the access log. Plain ASGI; `routes.py` finds the endpoint, `app.py` fills the table.
+(`problems.py`), the access log, the metrics. Plain ASGI; `routes.py` finds the endpoint, `app.py` fills the table.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from convene.api.problems import body_of, headers_of, internal, status_of
 from convene.errors import ConveneError, Forbidden
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from convene.api.access import AccessLog
     from convene.api.call import Receive, Scope, Send
     from convene.api.cors import Cors
     from convene.api.routes import Router
     from convene.clock import Clock
     from convene.serving.base import Gatekeeper
+
+    Witness = Callable[[Call, float], None]
 
 log = logging.getLogger("convene.front")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
@@ -66,18 +67,22 @@ class Front:
         clock: Clock,
         lifespan: Lifespan,
         cors: Cors,
-        access: AccessLog | None,
+        witnesses: Sequence[Witness],
         body_bytes_max: int,
         loopback_only: bool = False,
     ) -> None:
-        """`loopback_only`: no keys are asked for, so only requests that name a loopback host pass (decisions 20)."""
+        """`witnesses` are told of each request that has ended, with the seconds it took: the access log, the metrics.
+
+        `loopback_only`: no keys are asked for, so only requests that name a loopback host pass (decisions 20).
+        """
         self._router = router
         self.gatekeeper = gatekeeper
         self._clock = clock
         self._monotonic = clock.monotonic
         self._lifespan = lifespan
         self._cors = cors
-        self._access = access
+        self._witnesses = tuple(witnesses)
+        self.in_flight = 0
         self._body_bytes_max = body_bytes_max
         self._loopback_only = loopback_only
 
@@ -88,6 +93,7 @@ class Front:
                 await self._lifespan.run(receive, send)
             return
         began_at = self._monotonic()
+        self.in_flight += 1
         call = Call(scope, receive, send, self._body_bytes_max)
         try:
             headers = call.headers
@@ -117,8 +123,10 @@ class Front:
             log.exception("request %s failed", call.request_id)
             await self._refuse(call, internal(call.request_id))
         finally:
-            if self._access is not None:
-                self._access.write(call, self._monotonic() - began_at)
+            self.in_flight -= 1
+            duration_s = self._monotonic() - began_at
+            for witness in self._witnesses:
+                witness(call, duration_s)
 
     def _request_id(self, incoming: bytes | None) -> str:
         """Take a sane incoming id over, else make one (OSDK-07)."""

@@ -52,3 +52,21 @@ def end_us(period: Period, number: int) -> int | None:
     if period == "month":
         return first_day_of(number + 1) * DAY_US
     return None
+
+
+class Calendar:
+    """The numbers of the present periods, worked out once a day: it is asked for every request."""
+
+    __slots__ = ("_end_s", "_numbers", "_start_s")
+
+    def __init__(self) -> None:
+        self._start_s = self._end_s = 0.0
+        self._numbers = (0, 0, 0)
+
+    def numbers(self, wall_s: float) -> tuple[int, int, int]:
+        """Return the numbers of day, month and total at a moment, in Unix seconds."""
+        if not self._start_s <= wall_s < self._end_s:
+            day = int(wall_s // 86_400)
+            self._start_s, self._end_s = day * 86_400.0, (day + 1) * 86_400.0
+            self._numbers = (day, month_of(day), 0)
+        return self._numbers

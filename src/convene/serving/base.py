@@ -20,7 +20,7 @@ from convene.usage import Usage
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from convene.events import Event, Fold, PlainAnswer
+    from convene.events import Event, Fold, PlainAnswer, ToolRan
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,9 +96,19 @@ class Outcome(msgspec.Struct, kw_only=True):
     images: int = 0
     tool_calls: int = 0
     agent_calls: int = 0
+    tools: tuple[tuple[str, str], ...] = ()
+    """Name and status of each call of a tool of the server's own, for the metrics."""
     cost_micros: int = 0
     standing: Standing | None = None
     """How the caller's limits stand, for the headers of the answer; None where nothing is limited."""
+
+    def note_tool(self, ran: ToolRan) -> None:
+        """Count a tool or an agent that the server itself has called."""
+        if ran.type == "agent_manifest":
+            self.agent_calls += 1
+        else:
+            self.tool_calls += 1
+            self.tools += ((ran.tool_name, ran.status),)
 
 
 class Turn(Protocol):

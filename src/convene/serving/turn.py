@@ -24,6 +24,7 @@ from convene.events import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
+    ToolRan,
     UsageReported,
     fold,
 )
@@ -150,6 +151,9 @@ class Turn:
             outcome.first_event_ms = (self._turns.monotonic() - self._began_at) * 1000
             outcome.usage, outcome.finish = answer.usage, answer.finish
             outcome.upstream = answer.upstream or outcome.upstream
+            if isinstance(answer, Fold):
+                for ran in answer.tools:
+                    outcome.note_tool(ran)
         except Exception as fault:  # whatever it is, the books say that it failed; raised on
             self._fail(fault)
             raise
@@ -218,6 +222,8 @@ class Turn:
             outcome.upstream = event.upstream
         elif isinstance(event, CallDelta):
             self._written += (event.name or "", event.arguments)
+        elif isinstance(event, ToolRan):
+            outcome.note_tool(event)
 
 
 _WITH_TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta})

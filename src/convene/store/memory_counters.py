@@ -20,7 +20,8 @@ from convene.errors import NotFound
 from convene.limits import gcra
 from convene.limits.gcra import LONG_AGO_US, MOST_US, Moment
 from convene.limits.limit import DAY_US, Amounts, Grant, Limit, Refusal
-from convene.limits.periods import number_of
+from convene.limits.periods import Calendar, number_of
+from convene.limits.steps import RATE, SLOTS, kind_of
 from convene.store.near_counters import NearCounters
 
 if TYPE_CHECKING:
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from convene.limits.gcra import State
     from convene.store.base_counters import Past
 
-_DAY, _MONTH, _TOTAL, _RATE, _SLOTS = range(5)
-"""What a state is; a budget's is the place of its period in `_Calendar.numbers`."""
-
-_KINDS: Final = {"day": _DAY, "month": _MONTH, "total": _TOTAL, "": _RATE}
 _PLANS_MOST: Final = 16_384
 _ENDS_LEAST: Final = 1_024
 _SWEPT_LEAST: Final = 256
@@ -81,8 +78,7 @@ class LocalMemoryCounters:
         self._over: list[str] = []
         self._unswept: list[str] = []
         self._plans: dict[int, _Plan] = {}
-        self._today = (0.0, 0.0)
-        self._numbers = (0, 0, 0)
+        self._calendar = Calendar()
         self._fresh = True
 
     def reserve(self, lease: str, limits: tuple[Limit, ...], amounts: Amounts, lease_us: int) -> Grant | Refusal:
@@ -142,7 +138,7 @@ class LocalMemoryCounters:
         plan, reserved, states = held.plan, held.reserved, self._states
         shown = plan.blank.copy()
         for place, counter, unit, step, per, _ in plan.rates:
-            state = states.get(counter) or self._begin(counter, _RATE)
+            state = states.get(counter) or self._begin(counter, RATE)
             tat, rest, _ = state
             if tat < now_us:
                 tat = now_us
@@ -194,7 +190,7 @@ class LocalMemoryCounters:
         moment = Moment(self._present_us(), int(self._wall() * 1e6))
         for counter, (limit, remainder) in gcra.remains(past, moment.wall_us).items():
             state = gcra.lift(limit, self._state(limit), moment)
-            self._states[counter] = [*gcra.add(limit, state, remainder), _KINDS[limit.period]]
+            self._states[counter] = [*gcra.add(limit, state, remainder), kind_of(limit)]
 
     def fresh(self) -> bool:
         """Return True the first time: a process begins with empty counters."""
@@ -212,7 +208,7 @@ class LocalMemoryCounters:
             gcra.check(amounts)
         states = self._states
         for place, counter, unit, step, per, window_us in plan.rates:
-            state = states.get(counter) or self._begin(counter, _RATE)
+            state = states.get(counter) or self._begin(counter, RATE)
             tat, rest, _ = state
             if tat < now_us:
                 tat = now_us
@@ -240,12 +236,12 @@ class LocalMemoryCounters:
 
     def _charge_others(self, plan: _Plan, amounts: Sequence[int], shown: list[int]) -> Sequence[int] | None:
         """Charge budgets and slots, or none of them."""
-        states, numbers = self._states, self._calendar()
+        states, numbers = self._states, self._calendar.numbers(self._wall())
         periods: list[int] = []
         for place, kind, counter, unit, most in plan.others:
             state = states.get(counter) or self._begin(counter, kind)
             cost = amounts[unit]
-            if kind == _SLOTS:
+            if kind == SLOTS:
                 level = state[0] + cost
             else:
                 if state[0] < numbers[kind]:
@@ -254,9 +250,9 @@ class LocalMemoryCounters:
                 level = state[1] + cost
             if cost and level > most:
                 for _, other, before, charged, _ in plan.others[: len(periods)]:
-                    states[before][0 if other == _SLOTS else 1] -= amounts[charged]
+                    states[before][0 if other == SLOTS else 1] -= amounts[charged]
                 return None
-            state[0 if kind == _SLOTS else 1] = level
+            state[0 if kind == SLOTS else 1] = level
             periods.append(state[0])
             shown[place] = level
         return periods
@@ -280,10 +276,10 @@ class LocalMemoryCounters:
 
     def _settle_others(self, held: _Lease, actual: Sequence[int], shown: list[int]) -> None:
         """Settle budgets and slots, and fill in what is to be shown."""
-        states, numbers, charged = self._states, self._calendar(), held.charged
+        states, numbers, charged = self._states, self._calendar.numbers(self._wall()), held.charged
         for index, (place, kind, counter, unit, _) in enumerate(held.plan.others):
             state = states.get(counter) or self._begin(counter, kind)
-            if kind == _SLOTS:
+            if kind == SLOTS:
                 if not held.over:
                     state[0] -= held.reserved[unit]
                 shown[place] = state[0]
@@ -310,7 +306,7 @@ class LocalMemoryCounters:
             held.over = True
             self._over.append(lease)
             for _, kind, counter, unit, _ in held.plan.others:
-                if kind == _SLOTS and counter in self._states:
+                if kind == SLOTS and counter in self._states:
                     self._states[counter][0] -= held.reserved[unit]
 
     def _prolong(self, lease: str, held: _Lease, ends_us: int) -> None:
@@ -337,7 +333,7 @@ class LocalMemoryCounters:
             if state is None:
                 continue
             first, _, kind = state
-            idle = not first if kind == _SLOTS else first < (now_us if kind == _RATE else old[kind])
+            idle = not first if kind == SLOTS else first < (now_us if kind == RATE else old[kind])
             if idle:
                 del self._states[counter]
 
@@ -355,7 +351,7 @@ class LocalMemoryCounters:
                 if one.kind == "rate"
             ),
             tuple(
-                (place, _SLOTS if one.kind == "slots" else _KINDS[one.period], one.counter, int(one.unit), one.amount)
+                (place, kind_of(one), one.counter, int(one.unit), one.amount)
                 for place, one in places
                 if one.kind != "rate"
             ),
@@ -363,7 +359,7 @@ class LocalMemoryCounters:
         return plan
 
     def _begin(self, counter: str, kind: int) -> list[int]:
-        state = self._states[counter] = [LONG_AGO_US if kind == _RATE else 0, 0, kind]
+        state = self._states[counter] = [LONG_AGO_US if kind == RATE else 0, 0, kind]
         return state
 
     def _state(self, limit: Limit) -> State:
@@ -375,16 +371,6 @@ class LocalMemoryCounters:
         now_us = int(self._monotonic() * 1e6 + 0.5)
         self._retire(now_us)
         return now_us
-
-    def _calendar(self) -> tuple[int, int, int]:
-        """Return the numbers of the present day and month, worked out once a day."""
-        wall_s = self._wall()
-        start, end = self._today
-        if not start <= wall_s < end:
-            day = int(wall_s * 1e6) // DAY_US
-            self._today = (day * 86_400.0, (day + 1) * 86_400.0)
-            self._numbers = (day, number_of("month", day * DAY_US), 0)
-        return self._numbers
 
 
 class MemoryCounters(NearCounters):

@@ -60,7 +60,7 @@ def front(endpoint: Callable[[Call], Awaitable[None]], lines: list[bytes], **fie
         "clock": clock,
         "lifespan": Lifespan(nothing, nothing),
         "cors": Cors(()),
-        "access": AccessLog(lines.append, clock.now),
+        "witnesses": [(access := AccessLog(lines.append, clock.now)).write, lambda _call, _s: access.flush()],
         "body_bytes_max": 1000,
     }
     return Front(**(given | fields))
@@ -76,10 +76,8 @@ async def ask(app: Front, connection: Connection) -> None:
     await app(connection.scope, connection.receive, connection.send)
 
 
-def logged(app: Front, lines: list[bytes]) -> list[dict[str, Any]]:
+def logged(lines: list[bytes]) -> list[dict[str, Any]]:
     """Return the access log's lines."""
-    assert app._access is not None
-    app._access.flush()
     return [msgspec.json.decode(line) for line in b"".join(lines).splitlines()]
 
 
@@ -131,7 +129,7 @@ async def test_an_error_has_the_id_and_says_when_to_come_back() -> None:
     assert connection.status == 429
     assert connection.headers[b"retry-after"] == b"2"
     assert connection.headers[b"retry-after-ms"] == b"1200"
-    (line,) = logged(app, lines)
+    (line,) = logged(lines)
     assert connection.headers[b"x-request-id"].decode() == line["request_id"]
     assert (line["status"], line["key"]) == (429, "key_1")
 
@@ -142,7 +140,7 @@ async def test_a_client_that_leaves_before_its_body_is_whole_gets_no_answer_and_
     connection = Connection(b"part", b"rest", path="/v1/x", headers=[(b"authorization", b"Bearer known")], leaves=True)
     await ask(app, connection)
     assert connection.sent == []
-    assert [line["status"] for line in logged(app, lines)] == [499]
+    assert [line["status"] for line in logged(lines)] == [499]
 
 
 @pytest.mark.parametrize("fault", [None, ConveneError("x"), RuntimeError("x")])
@@ -157,7 +155,7 @@ async def test_a_client_that_leaves_before_the_answer_is_no_fault_of_the_applica
     connection = asked()
     connection.gone = True
     await ask(app, connection)
-    assert [line["status"] for line in logged(app, lines)] == [499]
+    assert [line["status"] for line in logged(lines)] == [499]
 
 
 @pytest.mark.req("SSE-16")
@@ -188,7 +186,7 @@ async def test_a_cancellation_passes_through_and_is_logged() -> None:
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert [line["status"] for line in logged(app, lines)] == [499]
+    assert [line["status"] for line in logged(lines)] == [499]
 
 
 async def test_other_protocols_are_left_alone() -> None:
@@ -235,3 +233,18 @@ async def test_the_lifespan_starts_and_stops_in_order_and_says_why_it_cannot() -
     await Lifespan(fail, stop).run(receive, send)
     assert done == ["start", "stop"]
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "the store is locked"]
+
+
+async def test_every_request_that_ended_is_told_of_once_and_counted_while_under_way() -> None:
+    told: list[tuple[str, int, float]] = []
+    seen: list[int] = []
+
+    async def look(call: Call) -> None:
+        seen.append(app.in_flight)
+        await call.reply(200, b"")
+
+    app = front(look, [], witnesses=[lambda call, span_s: told.append((call.path, call.status, span_s))])
+    await ask(app, asked())
+    await ask(app, asked(headers=[]))
+    assert told == [("/v1/x", 200, 0.0), ("/v1/x", 401, 0.0)]
+    assert (seen, app.in_flight) == ([1], 0)

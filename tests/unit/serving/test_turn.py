@@ -16,6 +16,7 @@ from convene.events import (
     ReasoningDelta,
     RefusalDelta,
     TextDelta,
+    ToolRan,
     UsageReported,
 )
 from convene.messages import Message
@@ -165,6 +166,21 @@ async def test_usage_of_several_generations_adds_up_and_the_last_upstream_counts
     await drain(start(model, books))
     assert books.settled[0].usage == Usage(4, 6, 1)
     assert books.settled[0].upstream == "two"
+
+
+@pytest.mark.req("OPS-11")
+@pytest.mark.parametrize("kind", [Told, AtOnce])
+async def test_tools_and_agents_of_the_servers_own_are_counted_by_name_and_status(kind: type[Told]) -> None:
+    books = Books()
+    ran = (
+        ToolRan(id="1", tool_name="search"),
+        ToolRan(id="2", tool_name="search", status="failed"),
+        ToolRan(id="3", tool_name="weather", type="agent_manifest"),
+    )
+    await start(kind(*EVENTS, *ran), books).answer()
+    (outcome,) = books.settled
+    assert outcome.tools == (("search", "done"), ("search", "failed"))
+    assert (outcome.tool_calls, outcome.agent_calls) == (2, 1)
 
 
 @pytest.mark.req("OAI-35")
