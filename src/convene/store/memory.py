@@ -10,6 +10,7 @@ from convene.errors import Conflict
 from convene.store.base import KeyRecord, StoreFault
 from convene.store.memory_accounts import MemoryAccounts
 from convene.store.memory_answers import MemoryAnswers
+from convene.store.memory_ledger import MemoryLedger
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,6 +113,7 @@ class MemoryStore:
         self._keys = MemoryKeys()
         self._answers = MemoryAnswers()
         self._accounts = MemoryAccounts(self._keys.revise)
+        self._ledger = MemoryLedger()
 
     @property
     def keys(self) -> MemoryKeys:
@@ -128,8 +130,14 @@ class MemoryStore:
         """The users, teams, links and browser sessions."""
         return self._accounts
 
+    @property
+    def ledger(self) -> MemoryLedger:
+        """The books."""
+        return self._ledger
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._keys.close()
         self._answers.close()
         self._accounts.close()
+        self._ledger.close()

@@ -10,6 +10,7 @@ from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
 from convene.store.sqlite_file import SqliteFile
+from convene.store.sqlite_ledger import SqliteLedger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,23 +19,25 @@ if TYPE_CHECKING:
 class SqliteStore:
     """The store of one process or of several on one host."""
 
-    def __init__(self, file: SqliteFile, presence: Presence) -> None:
+    def __init__(self, file: SqliteFile, presence: Presence, clock: Clock) -> None:
         self._file = file
         self._presence = presence
         self._keys = SqlKeys(file)
         self._answers = SqlAnswers(file, presence)
         self._accounts = SqlAccounts(file)
+        self._ledger = SqliteLedger(file, presence, clock)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock | None = None) -> Self:
         """Open or create the file; `clock` is the machine's unless another is given. Raises `StoreFault`."""
+        clock = clock or SystemClock()
         file = await SqliteFile.open(path)
         try:
-            presence = await Presence.start(file, clock or SystemClock())
+            presence = await Presence.start(file, clock)
         except BaseException:  # a cancelled start too must end file and thread; nothing is swallowed
             await file.aclose()
             raise
-        return cls(file, presence)
+        return cls(file, presence, clock)
 
     @property
     def database(self) -> SqliteFile:
@@ -56,7 +59,13 @@ class SqliteStore:
         """The users, teams, links and browser sessions."""
         return self._accounts
 
+    @property
+    def ledger(self) -> SqliteLedger:
+        """The books."""
+        return self._ledger
+
     async def aclose(self) -> None:
-        """Close the file and end its thread."""
+        """Write what is left of the books, close the file and end the threads."""
+        await self._ledger.aclose()
         await self._presence.aclose()
         await self._file.aclose()

@@ -179,5 +179,5 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 def fault(path: Path, error: Exception) -> StoreFault:
     """Return what a failure of this file is to everybody else."""
     return StoreFault(
-        "The key store cannot be used; `convene doctor` says why.", detail=f"{path}: {type(error).__name__}: {error}"
+        "The store cannot be used; `convene doctor` says why.", detail=f"{path}: {type(error).__name__}: {error}"
     )

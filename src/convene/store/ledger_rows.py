@@ -1,0 +1,136 @@
+"""Entries and intents as rows and as bytes, and the time a report asks for as whole days and rests. Pure.
+
+A row has an entry's fields in their order, truth values as 0 and 1. Bytes carry the names of their fields, so that
+what an older Convene left behind is still read after a field was added.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec.structs import astuple
+
+from convene.limits.limit import DAY_US, Amounts
+from convene.store.base_ledger import Entry, Intent, Sums
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+Kept = TypeVar("Kept", Entry, Intent)
+
+ENTRY_FIELDS: Final = Entry.__struct_fields__
+INTENT_FIELDS: Final = Intent.__struct_fields__
+SUM_FIELDS: Final = Sums.__struct_fields__
+FIGURES: Final = SUM_FIELDS[1:]
+"""What is summed beside the number of requests; each is a field of an entry."""
+HOUR_US: Final = DAY_US // 24
+
+_STREAM: Final = ENTRY_FIELDS.index("stream")
+_ESTIMATED: Final = ENTRY_FIELDS.index("estimated")
+_RESERVED: Final = INTENT_FIELDS.index("reserved")
+_LARGEST: Final = (1 << 63) - 1
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(tuple[list[str], list[list[Any]]])
+_PAIR: Final = b"\x92"
+"""MessagePack for: a list of two things follows, here the names and the rows."""
+_ENTRY_HEAD: Final = _PAIR + _encoder.encode(ENTRY_FIELDS)
+_INTENT_HEAD: Final = _PAIR + _encoder.encode(INTENT_FIELDS)
+
+
+def row_of(entry: Entry) -> list[Any]:
+    """Return an entry's row."""
+    row = list(astuple(entry))
+    row[_STREAM] = +row[_STREAM]  # +True is 1: a database binds plain numbers several times faster than truth values
+    row[_ESTIMATED] = +row[_ESTIMATED]
+    return row
+
+
+def entry_of(row: Sequence[Any]) -> Entry:
+    """Return the entry of a row."""
+    values = dict(zip(ENTRY_FIELDS, row, strict=True))
+    values["stream"] = bool(values["stream"])
+    values["estimated"] = bool(values["estimated"])
+    return Entry(**values)
+
+
+def sums_of(row: Sequence[Any]) -> Sums:
+    """Return the sums of a row of figures."""
+    return Sums(**dict(zip(SUM_FIELDS, row, strict=True)))
+
+
+def packed_rows(rows: Sequence[list[Any]]) -> bytes:
+    """Return rows of entries as bytes. Raises UnicodeError or OverflowError for what no database holds (`storable`)."""
+    return _ENTRY_HEAD + _encoder.encode(rows)
+
+
+def unpacked_rows(body: bytes) -> list[list[Any]]:
+    """Return the rows in the bytes, each of which a database can hold."""
+    names, rows = _decoder.decode(body)
+    if tuple(names) != ENTRY_FIELDS:
+        rows = [row_of(_named(Entry, names, row)) for row in rows]
+    return [storable(row) for row in rows]
+
+
+def packed_intents(intents: Iterable[Intent]) -> bytes:
+    """Return intents as bytes; what no database holds is mended as in `storable`."""
+    rows = [astuple(intent) for intent in intents]
+    try:
+        return _INTENT_HEAD + _encoder.encode(rows)
+    except (UnicodeError, OverflowError):
+        return _INTENT_HEAD + _encoder.encode([storable(row) for row in rows])
+
+
+def unpacked_intents(body: bytes) -> list[Intent]:
+    """Return the intents in the bytes."""
+    names, rows = _decoder.decode(body)
+    place = names.index("reserved") if "reserved" in names else _RESERVED
+    for row in rows:
+        row[place] = Amounts(*row[place])
+    return [_named(Intent, names, row) for row in rows]
+
+
+def storable(row: Iterable[Any]) -> list[Any]:
+    """Return the row with what no database holds mended: half a surrogate pair, a number of more than 63 bits.
+
+    Such values are refused long before; a row that could not be kept would hold up all that come after it.
+    """
+    return [
+        value.encode("utf-8", "replace").decode()
+        if isinstance(value, str)
+        else max(-_LARGEST, min(value, _LARGEST))
+        if isinstance(value, int)
+        else value
+        for value in row
+    ]
+
+
+def _named(kind: type[Kept], names: Sequence[str], row: Sequence[Any]) -> Kept:
+    values = dict(zip(names, row, strict=True))
+    for name in ("stream", "estimated"):
+        if name in values:
+            values[name] = bool(values[name])
+    return kind(**{name: value for name, value in values.items() if name in kind.__struct_fields__})
+
+
+class Spans(NamedTuple):
+    """A stretch of time as whole days of UTC, whose sums are kept, and what is left over at its ends."""
+
+    days: tuple[int | None, int | None]
+    """From the first day (inclusive) to the last (exclusive); None leaves a side open."""
+    rests: tuple[tuple[int, int], ...]
+    """Microseconds, from (inclusive) and until (exclusive)."""
+
+
+def spans(since_us: int | None, until_us: int | None) -> Spans:
+    """Divide the time from `since_us` (inclusive) to `until_us` (exclusive)."""
+    first = None if since_us is None else -(-since_us // DAY_US)
+    last = None if until_us is None else until_us // DAY_US
+    if since_us is not None and until_us is not None and first is not None and last is not None and first > last:
+        return Spans((0, 0), ((since_us, until_us),))
+    rests: list[tuple[int, int]] = []
+    if since_us is not None and first is not None and since_us % DAY_US:
+        rests.append((since_us, first * DAY_US))
+    if until_us is not None and last is not None and until_us % DAY_US:
+        rests.append((last * DAY_US, until_us))
+    return Spans((first, last), tuple(rests))
