@@ -29,7 +29,10 @@ HOUR_US: Final = DAY_US // 24
 _STREAM: Final = ENTRY_FIELDS.index("stream")
 _ESTIMATED: Final = ENTRY_FIELDS.index("estimated")
 _RESERVED: Final = INTENT_FIELDS.index("reserved")
+_FIGURES: Final = slice(ENTRY_FIELDS.index(FIGURES[0]), ENTRY_FIELDS.index(FIGURES[-1]) + 1)
 _LARGEST: Final = (1 << 63) - 1
+MOST: Final = 10**15
+"""The largest figure of an entry: sums of thousands of them fit. A host that reports more is not to be believed."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(tuple[list[str], list[list[Any]]])
 _PAIR: Final = b"\x92"
@@ -43,6 +46,9 @@ def row_of(entry: Entry) -> list[Any]:
     row = list(astuple(entry))
     row[_STREAM] = +row[_STREAM]  # +True is 1: a database binds plain numbers several times faster than truth values
     row[_ESTIMATED] = +row[_ESTIMATED]
+    figures = row[_FIGURES]
+    if max(figures) > MOST or min(figures) < -MOST:
+        row[_FIGURES] = [max(-MOST, min(figure, MOST)) for figure in figures]
     return row
 
 

@@ -1,0 +1,421 @@
+"""What only the books in SQLite can show: what is on the disk when, other writers of the file, faults, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import sqlite3
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import pytest
+
+from convene.clock import SystemClock
+from convene.store import sqlite_ledger, sqlite_sync
+from convene.store.base import StoreFault
+from convene.store.ledger_rows import row_of
+from convene.store.presence import Presence
+from convene.store.sqlite import SqliteStore
+from convene.store.sqlite_file import SqliteFile
+from convene.store.sqlite_journal import Journal
+from convene.store.sqlite_ledger import SqliteLedger
+from convene.store.sqlite_sync import fdatasync
+from fakes import FakeClock
+from ledger_samples import ALL, entry, intent, random_entry, summed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from convene.store.base_ledger import Entry
+
+WAIT_S = 20.0
+
+
+class Disk:
+    """A disk whose syncs can be held up and made to fail, and that notes what each has made safe."""
+
+    def __init__(self, look: Callable[[], None] = lambda: None) -> None:
+        self.may_go = threading.Event()
+        self.may_go.set()
+        self.begun = threading.Event()
+        self.failure: OSError | None = None
+        self.syncs = 0
+        self._look = look
+
+    def sync(self, descriptor: int) -> None:
+        self.begun.set()
+        assert self.may_go.wait(WAIT_S)
+        if self.failure is not None:
+            raise self.failure
+        self._look()
+        fdatasync(descriptor)
+        self.syncs += 1
+
+
+class Books:
+    """An open file with a ledger on a disk of the test's."""
+
+    def __init__(self, file: SqliteFile, presence: Presence, disk: Disk) -> None:
+        self.file, self.presence, self.disk = file, presence, disk
+        self.ledger = SqliteLedger(file, presence, SystemClock(), disk.sync)
+
+    async def aclose(self) -> None:
+        await self.ledger.aclose()
+        await self.presence.aclose()
+        await self.file.aclose()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "books.db"
+
+
+@pytest.fixture
+async def books(path: Path) -> AsyncIterator[Books]:
+    file = await SqliteFile.open(path)
+    opened = Books(file, await Presence.start(file, SystemClock()), Disk())
+    yield opened
+    opened.disk.may_go.set()
+    await opened.aclose()
+
+
+async def until(event: threading.Event) -> None:
+    assert await asyncio.to_thread(event.wait, WAIT_S)
+
+
+def stored(path: Path) -> list[str]:
+    """Return the ids that another connection sees in the table."""
+    with closing(sqlite3.connect(path)) as connection:
+        return [found for (found,) in connection.execute("SELECT id FROM entries ORDER BY id")]
+
+
+def count(path: Path, table: str) -> int:
+    with closing(sqlite3.connect(path)) as connection:
+        [number] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 -- a literal of this file
+    return int(number)
+
+
+# On the disk (goal B2).
+
+
+async def test_an_entry_is_acknowledged_after_its_sync_and_an_intent_does_not_wait_for_one(books: Books) -> None:
+    await books.ledger.finish(entry(1))
+    books.disk.may_go.clear()
+    books.disk.begun.clear()
+    waiting = books.ledger.finish(entry(2))
+    await until(books.disk.begun)
+    await books.ledger.begin(intent(3))
+    await books.ledger.begin(intent(4))
+    assert not waiting.done()
+    books.disk.may_go.set()
+    await waiting
+
+
+async def test_what_comes_during_a_sync_waits_for_the_next_one(books: Books) -> None:
+    await books.ledger.finish(entry(1))
+    before = books.disk.syncs
+    books.disk.may_go.clear()
+    books.disk.begun.clear()
+    early = books.ledger.finish(entry(2))
+    await until(books.disk.begun)
+    late = [books.ledger.finish(entry(number)) for number in range(3, 40)]
+    await books.ledger.begin(intent(50))  # they are committed when this is
+    books.disk.may_go.set()
+    await early
+    assert not any(one.done() for one in late)
+    await asyncio.gather(*late)
+    assert books.disk.syncs == before + 2
+
+
+async def test_at_every_acknowledgement_the_entry_is_in_what_the_last_sync_made_safe(path: Path) -> None:
+    """Power loss: whatever was written after the last fdatasync is dropped, and the database opened without it."""
+    safe = path.with_name("safe.db")
+
+    def copy() -> None:
+        for end in ("", "-wal"):
+            shutil.copyfile(f"{path}{end}", f"{safe}{end}")
+
+    file = await SqliteFile.open(path)
+    books = Books(file, await Presence.start(file, SystemClock()), Disk(copy))
+    chance = random.Random(7)  # noqa: S311 -- repeatable on purpose
+    kept: list[Entry] = []
+    for round_number in range(40):
+        some = [entry(100 * round_number + number) for number in range(chance.randrange(1, 120))]
+        if chance.random() < 0.5:
+            await asyncio.gather(*(books.ledger.begin(intent(100 * round_number + n)) for n in range(len(some))))
+        await asyncio.gather(*(books.ledger.finish(one) for one in some))
+        kept += [one for one in some if one.id not in {old.id for old in kept[-200:]}]
+        if round_number % 8 == 7:
+            shutil.copyfile(safe, after := path.with_name("after.db"))
+            shutil.copyfile(f"{safe}-wal", f"{after}-wal")
+            after_loss = await SqliteStore.open(after)
+            assert await after_loss.ledger.total(ALL) == summed(kept)
+            await after_loss.aclose()
+            after.unlink()
+    await books.aclose()
+
+
+@pytest.mark.parametrize("failure", [OSError(5, "Input/output error"), OSError(28, "No space left on device")])
+async def test_a_sync_that_fails_is_not_tried_again_and_nothing_is_acknowledged(
+    books: Books, failure: OSError, caplog: pytest.LogCaptureFixture
+) -> None:
+    await books.ledger.finish(entry(1))
+    books.disk.may_go.clear()
+    books.disk.failure = failure
+    first = books.ledger.finish(entry(2))
+    await until(books.disk.begun)
+    second = books.ledger.finish(entry(3))
+    await asyncio.sleep(0)
+    books.disk.may_go.set()
+    for waiting in (first, second):
+        with pytest.raises(StoreFault):
+            await waiting
+    books.disk.failure = None
+    for call in (books.ledger.begin, books.ledger.finish):
+        with pytest.raises(StoreFault):
+            call(intent(4) if call == books.ledger.begin else entry(4))  # type: ignore[arg-type]
+    assert "restart" in caplog.text
+
+
+async def test_a_wal_that_somebody_deletes_is_noticed(books: Books, path: Path) -> None:
+    await books.ledger.finish(entry(1))
+    os.unlink(f"{path}-wal")  # noqa: PTH108 -- the name is no path of its own
+    with pytest.raises(StoreFault) as caught:
+        await books.ledger.finish(entry(2))
+    assert "deleted" in caught.value.detail
+
+
+async def test_others_who_open_and_close_the_file_leave_the_wal_and_the_locks_alone(books: Books, path: Path) -> None:
+    await books.ledger.finish(entry(1))
+    before = os.stat(f"{path}-wal").st_ino  # noqa: PTH116 -- the name is no path of its own
+    look = (
+        "import sqlite3, sys\n"
+        "c = sqlite3.connect(sys.argv[1])\n"
+        "print(c.execute('SELECT count(*) FROM keys').fetchone(), c.execute('PRAGMA journal_mode=DELETE').fetchone())"
+    )
+    for _ in range(3):
+        process = await asyncio.create_subprocess_exec(
+            *("python3", "-c", look, str(path)), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await process.communicate()
+        assert b"database is locked" in errors  # it cannot end WAL mode while the ledger is open
+    assert os.stat(f"{path}-wal").st_ino == before  # noqa: PTH116 -- as above
+    await books.ledger.finish(entry(2))
+    assert (await books.ledger.total(ALL)).requests == 2
+
+
+async def test_checkpoints_keep_the_wal_short_and_lose_nothing(
+    books: Books, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_ledger, "CHECKPOINT_COMMITS", 10)
+    monkeypatch.setattr(sqlite_sync, "RESTART_FRAMES", 100)
+    for number in range(0, 4000, 20):
+        await asyncio.gather(*(books.ledger.finish(entry(number + one)) for one in range(20)))
+    assert os.stat(f"{path}-wal").st_size < 2_000_000  # noqa: PTH116 -- some 9 MB without
+    assert (await books.ledger.total(ALL)).requests == 4000
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# Written while others write, or not at all.
+
+
+async def test_while_another_process_writes_the_loop_goes_on_and_the_batch_waits(books: Books, path: Path) -> None:
+    await books.ledger.finish(entry(1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        begun, finished = books.ledger.begin(intent(2)), books.ledger.finish(entry(3))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not begun.done()
+        other.execute("COMMIT")
+        await asyncio.gather(begun, finished)
+    assert (await books.ledger.total(ALL)).requests == 2
+    assert await books.ledger.open_intents() == [intent(2)]
+
+
+async def test_a_store_that_stays_busy_refuses_beginners_and_keeps_what_has_ended(
+    books: Books, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sqlite_ledger, "STUCK_S", 0.0)
+    await books.ledger.begin(intent(1))
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        refused, finished = books.ledger.begin(intent(2)), books.ledger.finish(entry(1))
+        with pytest.raises(StoreFault):
+            await refused
+        assert not finished.done()
+        other.execute("COMMIT")
+        await finished
+    await books.ledger.begin(intent(3))
+    assert await books.ledger.open_intents() == [intent(3)]
+    assert stored(path) == [entry(1).id]
+    assert "could not be written" in caplog.text
+
+
+async def test_so_many_intents_may_wait_and_no_more(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_ledger, "QUEUE_MAX", 3)
+    waiting = [books.ledger.begin(intent(number)) for number in range(3)]
+    with pytest.raises(StoreFault):
+        books.ledger.begin(intent(4))
+    await asyncio.gather(*waiting, books.ledger.finish(entry(5)))
+    await books.ledger.begin(intent(6))
+    assert len(await books.ledger.open_intents()) == 4
+
+
+@pytest.mark.parametrize("by_way_of_the_journal", [False, True])
+async def test_texts_and_numbers_that_no_database_holds_hold_nobody_up(
+    books: Books, *, by_way_of_the_journal: bool
+) -> None:
+    if by_way_of_the_journal:
+        books.ledger._move_at = float("inf")
+    odd = [entry(1, finish="\ud800"), entry(2, cost_micros=1 << 70), entry(3, session_id="a\0b"), entry(4)]
+    begun = books.ledger.begin(intent(9, model="\udfff"))
+    await asyncio.gather(begun, *map(books.ledger.finish, odd))
+    assert books.ledger._journal.waiting == (4 if by_way_of_the_journal else 0)
+    assert (await books.ledger.total(ALL)).requests == 4
+    [found] = await books.ledger.find(entry(1).id, ALL)
+    assert found.finish == "?"
+    assert [one.model for one in await books.ledger.open_intents()] == ["?"]
+
+
+# Other writers of the same file.
+
+
+async def test_what_is_acknowledged_here_is_seen_everywhere_at_once(path: Path, clock: FakeClock) -> None:
+    stores = [await SqliteStore.open(path, clock) for _ in range(3)]
+    for number in range(30):
+        await stores[number % 3].ledger.finish(entry(number))
+        for store in stores:
+            assert (await store.ledger.total(ALL)).requests == number + 1
+    for store in stores:
+        await store.aclose()
+    assert len(stored(path)) == 30
+
+
+async def test_many_writers_at_once_keep_every_entry_once(path: Path) -> None:
+    stores = [await SqliteStore.open(path) for _ in range(3)]
+    chance = random.Random(3)  # noqa: S311 -- repeatable on purpose
+    ids = list(range(300))
+    per_store = [chance.sample(ids, 200) for _ in stores]
+
+    async def work(store: SqliteStore, numbers: list[int]) -> None:
+        for start in range(0, len(numbers), 10):
+            await asyncio.gather(*(store.ledger.finish(entry(number)) for number in numbers[start : start + 10]))
+
+    await asyncio.gather(*(work(*pair) for pair in zip(stores, per_store, strict=True)))
+    written = {number for numbers in per_store for number in numbers}
+    assert await stores[0].ledger.total(ALL) == summed([entry(number) for number in written])
+    for store in stores:
+        await store.aclose()
+    assert stored(path) == sorted(entry(number).id for number in written)
+    assert count(path, "journal") == 0
+
+
+async def test_what_a_closed_store_left_open_is_an_orphan_at_once(path: Path, clock: FakeClock) -> None:
+    first, second = await SqliteStore.open(path, clock), await SqliteStore.open(path, clock)
+    await asyncio.gather(*(first.ledger.begin(intent(number)) for number in (3, 1, 2)))
+    await first.ledger.finish(entry(2))
+    assert await second.ledger.orphans(0) == []  # no time has passed: nobody is dead
+    await first.aclose()
+    assert await second.ledger.orphans(10**12) == [intent(1), intent(3)]
+    await asyncio.gather(*(second.ledger.finish(entry(number, status="unknown")) for number in (1, 3)))
+    assert await second.ledger.orphans(10**12) == []
+    assert count(path, "intents") == 0
+    await second.aclose()
+
+
+async def test_a_writer_that_shows_no_life_is_dead_and_one_that_does_is_not(path: Path) -> None:
+    now = FakeClock(seed=1)
+    silent, living = await SqliteStore.open(path, FakeClock(seed=2)), await SqliteStore.open(path, now)
+    await silent.ledger.begin(intent(1))
+    await living.ledger.begin(intent(2))
+    now.move(30.0)
+    assert await living.ledger.orphans(30_000_000) == []
+    now.move(0.001)
+    assert await living.ledger.orphans(30_000_000) == [intent(1)]
+    assert await living.ledger.open_intents() == [intent(1), intent(2)]
+    await living.aclose()
+    await silent.aclose()
+
+
+async def test_an_orphan_that_two_settle_is_one_entry(path: Path, clock: FakeClock) -> None:
+    dead = await SqliteStore.open(path, clock)
+    await dead.ledger.begin(intent(1))
+    await dead.aclose()
+    stores = [await SqliteStore.open(path, clock) for _ in range(2)]
+    for store in stores:
+        assert await store.ledger.orphans(10**12) == [intent(1)]
+    await asyncio.gather(*(store.ledger.finish(entry(1, status="unknown")) for store in stores))
+    assert (await stores[0].ledger.total(ALL)).requests == 1
+    for store in stores:
+        await store.aclose()
+
+
+async def test_what_a_killed_writer_left_in_the_journal_is_read_and_moved_once(path: Path, clock: FakeClock) -> None:
+    store = await SqliteStore.open(path, clock)
+    killed = Journal(path, "w-killed", 1 << 40)
+    chance = random.Random(5)  # noqa: S311 -- repeatable on purpose
+    kept = [random_entry(chance, number) for number in range(50)]
+    for start in range(0, 50, 10):
+        killed.commit([], [row_of(one) for one in kept[start : start + 10]], [], move=False)
+    killed.close()
+    assert count(path, "journal") == 5
+    assert await store.ledger.total(ALL) == summed(kept)
+    assert count(path, "journal") == 0
+    await store.aclose()
+
+
+async def test_everything_is_there_after_closing_and_opening_again(path: Path) -> None:
+    chance = random.Random(11)  # noqa: S311 -- repeatable on purpose
+    kept: dict[str, Entry] = {}
+    for _ in range(6):
+        store = await SqliteStore.open(path)
+        for _ in range(chance.randrange(1, 200)):
+            one = random_entry(chance, chance.randrange(1000))
+            kept.setdefault(one.id, one)
+            waiting = store.ledger.finish(one)
+            if chance.random() < 0.1:
+                await waiting
+        await store.aclose()  # what nobody waited for is written too
+        store = await SqliteStore.open(path)
+        assert await store.ledger.total(ALL) == summed(list(kept.values()))
+        await store.aclose()
+    assert stored(path) == sorted(kept)
+
+
+# What it holds.
+
+
+def store_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("convene-store")]
+
+
+async def test_the_writing_half_starts_when_something_is_written_and_nothing_is_left_of_it(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.ledger.total(ALL)
+    assert len(store_threads()) == 1
+    await store.ledger.finish(entry(1))
+    assert len(store_threads()) == 2
+    descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a count of names
+    await store.aclose()
+    assert store_threads() == []
+    assert len(os.listdir("/proc/self/fd")) < descriptors  # noqa: PTH208 -- a count of names
+
+
+async def test_rows_of_intents_go_when_all_of_them_have_ended(books: Books, path: Path) -> None:
+    numbers = range(1, 31)
+    await asyncio.gather(*(books.ledger.begin(intent(number)) for number in numbers))
+    await asyncio.gather(*(books.ledger.finish(entry(number)) for number in numbers[:-1]))
+    await books.ledger.settle()
+    assert count(path, "intents") == 1
+    await books.ledger.finish(entry(30))
+    await books.ledger.settle()
+    await books.ledger.finish(entry(31))
+    await books.ledger.settle()
+    assert count(path, "intents") == 0
+    assert not books.ledger._batches
