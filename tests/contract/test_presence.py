@@ -26,7 +26,7 @@ async def file(tmp_path: Path) -> AsyncIterator[SqliteFile]:
 
 
 async def seen(file: SqliteFile) -> dict[str, int]:
-    return {name: at for name, at in await file.rows("SELECT id, seen_at_us FROM writers")}
+    return dict(await file.rows("SELECT id, seen_at_us FROM writers"))
 
 
 async def test_a_writer_is_there_from_the_start_and_gone_at_the_end(file: SqliteFile, clock: FakeClock) -> None:
@@ -46,7 +46,7 @@ async def test_a_writer_shows_life_again_and_again(
         clock.move(1.0)
         async with asyncio.timeout(10):
             while (await seen(file))[writer.id] != int(clock.now() * 1e6):
-                await asyncio.sleep(0)
+                pass
     await writer.aclose()
 
 
@@ -81,18 +81,17 @@ async def test_a_beat_that_fails_is_followed_by_another(
 ) -> None:
     monkeypatch.setattr(presence, "BEAT_S", 0.0)
     file = await SqliteFile.open(tmp_path / "other.db")
-    failing = 3
+    tries = iter(range(3))
+    enough = asyncio.Event()
 
     async def write(_: object) -> list[int]:
-        nonlocal failing
-        failing -= 1
+        if next(tries, None) is None:
+            enough.set()
         raise StoreFault("The store cannot be used.")
 
     writer = await Presence.start(file, FakeClock())
     monkeypatch.setattr(file, "write", write)
-    async with asyncio.timeout(10):
-        while failing > 0:
-            await asyncio.sleep(0)
+    await asyncio.wait_for(enough.wait(), 10)
     await writer.aclose()
     await file.aclose()
     assert "could not be shown" in caplog.text
