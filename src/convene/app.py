@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 import convene
 from convene.api.access import AccessLog
@@ -42,11 +44,39 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from convene.app_models import EngineMaker
     from convene.clock import Clock
     from convene.config import Config
     from convene.http.base import Client
     from convene.serving.admission import Admission
     from convene.store.base import Store
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the processes behind one port and over one data folder this is."""
+
+    index: int = 0
+    """From 0; a process that takes the place of a dead one has its index."""
+    count: int = 1
+    """How many there are."""
+
+
+ALONE: Final = Worker()
+"""The only process: it may count in memory."""
+
+
+async def prepare_store(config: Config, clock: Clock) -> str | None:
+    """Bring the store up to date and make the first key if there is none, for workers that open it afterwards.
+
+    Return the text of a key that was made. Raises `StoreFault`.
+    """
+    if config.auth != "keys":
+        return None
+    store = await SqliteStore.open(config.store_path)
+    try:
+        return await ensure_first_key(KeyRing(store.keys, clock))
+    finally:
+        await store.aclose()
 
 
 class App:
@@ -59,18 +89,25 @@ class App:
         sink: Callable[[bytes], object],
         connect: Callable[[ClientOptions], Client] = HttpClient,
         admission: Admission | None = None,
+        *,
+        make_engine: EngineMaker | None = None,
+        worker: Worker = ALONE,
     ) -> None:
         """`sink` takes the lines of the access log, `connect` makes the client of an upstream.
 
         `admission` decides which turns may run and hears what each has used; without it every turn may.
+        `make_engine` gives the embedded engines where they are not this process's own. `worker` says which of several
+        processes this is: counters in memory are exact only where there is one.
         """
         self._config = config
         self._clock = clock
+        self.worker = worker
         self._store: Store = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
         self._kept: list[asyncio.Task[None]] = []
-        self.deployments = Deployments(config, clock, connect)
-        self.access = AccessLog(sink, clock.now) if config.access_log else None
+        self.deployments = Deployments(config, clock, connect, make_engine)
+        shown = worker.index if worker.count > 1 else None
+        self.access = AccessLog(sink, clock.now, shown) if config.access_log else None
         self.draining = False
         self.first_key: str | None = None
         catalog = Catalog(self.deployments.all)

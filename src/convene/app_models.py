@@ -6,6 +6,7 @@ names exist by default, and that `[models.NAME]` adds to them or replaces one.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -38,8 +39,11 @@ if TYPE_CHECKING:
 
     from convene.clock import Clock
     from convene.config import Config, Model, Upstream
+    from convene.engine.base import LocalEngine, Mode
     from convene.http.base import Client
     from convene.providers.base import ChatModel, EmbeddingModel
+
+    EngineMaker = Callable[[str, Mode, EngineSettings], LocalEngine]
 
 DEFAULT_NAMES: Final = (
     ("asi1", ("asi1-agentic", "asi1-fast-agentic", "asi1-extended-agentic", "asi1-graph")),
@@ -70,12 +74,22 @@ OVERRIDES: Final = (
 class Deployments:
     """Every deployment of a configuration, and the engines and connections they use."""
 
-    def __init__(self, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client] = HttpClient) -> None:
-        """`connect` makes the client of an upstream: the network's seam."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        connect: Callable[[ClientOptions], Client] = HttpClient,
+        make_engine: EngineMaker | None = None,
+    ) -> None:
+        """`connect` makes the client of an upstream: the network's seam.
+
+        `make_engine` gives the embedded engines; without it they are children of this process.
+        """
+        self._make_engine = make_engine or functools.partial(embedded_engine, config, clock)
         self._config = config
         self._clock = clock
         self._connect = connect
-        self.engines: list[Engine] = []
+        self.engines: list[LocalEngine] = []
         self._clients: list[Client] = []
         self._upstreams = {name: self._open(name, upstream) for name, upstream in config.upstreams.items()}
         self.hosts = {name: opened.hosts for name, opened in self._upstreams.items()}
@@ -102,17 +116,15 @@ class Deployments:
         self._clients.append(client)
         return client
 
-    def _engine(self, name: str, settings: EngineSettings, *, chat: bool) -> Engine:
-        fetch = fetch_settings(self._config)
-        weights = ModelFolder(self._config.cache_dir, fetch).weights(name)
-        engine = Engine(weights, "chat" if chat else "embedding", settings, token=self._clock.token)
+    def _engine(self, name: str, mode: Mode, settings: EngineSettings) -> LocalEngine:
+        engine = self._make_engine(name, mode, settings)
         self.engines.append(engine)
         return engine
 
     def _chat_locally(self) -> LocalChat:
         chosen = self._config.engine
         settings = EngineSettings(slots=chosen.slots, context_per_slot=chosen.context_per_slot, threads=chosen.threads)
-        engine = self._engine(chosen.model, settings, chat=True)
+        engine = self._engine(chosen.model, "chat", settings)
         known = find_open_model(chosen.model)
         local = LocalSettings(waiting_max=chosen.waiting_max, native_tools=known is not None and known.tools)
         chooser = None
@@ -123,7 +135,7 @@ class Deployments:
 
     def _embed_locally(self) -> LocalEmbeddings:
         settings = msgspec.structs.replace(EMBEDDING_SETTINGS, threads=self._config.engine.threads)
-        engine = self._engine(EMBEDDING_NAME, settings, chat=False)
+        engine = self._engine(EMBEDDING_NAME, "embedding", settings)
         return LocalEmbeddings(engine, self._local_client, LocalEmbeddingsSettings(), self._clock)
 
     def _open(self, name: str, upstream: Upstream) -> _Opened:
@@ -245,6 +257,12 @@ class Deployments:
             dimensions=dimensions,
             notes=notes,
         )
+
+
+def embedded_engine(config: Config, clock: Clock, name: str, mode: Mode, settings: EngineSettings) -> Engine:
+    """Return an engine of this process; it is not started."""
+    weights = ModelFolder(config.cache_dir, fetch_settings(config)).weights(name)
+    return Engine(weights, mode, settings, token=clock.token)
 
 
 def fetch_settings(config: Config) -> FetchSettings:

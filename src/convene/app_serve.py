@@ -1,13 +1,14 @@
 """A configuration served until a signal: the log, the edge, what the operator is told at the start.
 
-The key and the line to paste go to standard output, everything else to standard error. `cli.py` calls `serve`.
+The key and the line to paste go to standard output, everything else to standard error. `cli.py` calls `serve`;
+with several workers `app_workers.py` tells the same in its place.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -22,9 +23,11 @@ from convene.http.server import run
 from convene.http.server_settings import ServerSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.app_models import Deployments
     from convene.config import Config
-    from convene.engine.base import EngineStatus
-    from convene.engine.process import Engine
+    from convene.engine.base import EngineStatus, LocalEngine
     from convene.http.server import Server
 
 LOOK_S: Final = 0.5
@@ -34,13 +37,27 @@ PERCENT_STEP: Final = 10
 """Where the output is no terminal, a download says so often how far it is."""
 
 
+class Announced(Protocol):
+    """What there is to tell at the start: an application, or the supervisor of several processes with one each."""
+
+    @property
+    def deployments(self) -> Deployments:
+        """The models."""
+        ...
+
+    @property
+    def first_key(self) -> str | None:
+        """The key that this start has made, if it has."""
+        ...
+
+
 def serve(config: Config) -> int:
     """Serve until a signal; return the exit code. Raises `ConveneError` for a store or a port that cannot be had."""
     logs.install(config.log_level, secrets_of(config))
     clock = SystemClock()
     app = App(config, clock, _write_line)
     for notice in config.notices:
-        _say(notice)
+        say(notice)
     edge = config.edge
     settings = msgspec.convert(edge, ServerSettings, from_attributes=True)
     try:
@@ -55,18 +72,23 @@ def serve(config: Config) -> int:
             on_ready=lambda server: _greet(app, config, server),
         )
     except OSError as fault:
-        raise Unavailable(
-            f"Cannot listen on {config.host}:{config.port}: {fault.strerror}. Choose another port with --port or PORT."
-        ) from fault
+        raise refuse_port(config, fault) from fault
+
+
+def refuse_port(config: Config, fault: OSError) -> Unavailable:
+    """Return what to say of a port that cannot be had."""
+    return Unavailable(
+        f"Cannot listen on {config.host}:{config.port}: {fault.strerror}. Choose another port with --port or PORT."
+    )
 
 
 def _greet(app: App, config: Config, server: Server) -> None:
-    _announce(app, config, server)
+    announce(app, config, server.port)
     if app.deployments.engines:
-        app.keep(asyncio.get_running_loop().create_task(_narrate(app.deployments.engines), name="narrator"))
+        app.keep(asyncio.get_running_loop().create_task(narrate(app.deployments.engines), name="narrator"))
 
 
-async def _narrate(engines: list[Engine]) -> None:
+async def narrate(engines: Sequence[LocalEngine]) -> None:
     """Tell how the embedded models come up, download progress included, until each is ready or has failed."""
     said: dict[str, str] = {}
     on_terminal = sys.stderr.isatty()
@@ -93,23 +115,23 @@ def _progress(name: str, status: EngineStatus, *, fine: bool) -> str:
     return f"{name}: {status.state}" + (f" ({status.detail})" if status.detail else "")
 
 
-def _announce(app: App, config: Config, server: Server) -> None:
+def announce(app: Announced, config: Config, port: int) -> None:
     """Say where the server is and, the first time, print the key inside a line to paste."""
     host = f"[{config.host}]" if ":" in config.host else config.host
-    base = f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{server.port}"  # noqa: S104 - only compared
-    _say(f"Convene {convene.__version__} listens on {base}; documentation at {base}/docs")
+    base = f"http://{'127.0.0.1' if host in {'0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104 - only compared
+    say(f"Convene {convene.__version__} listens on {base}; documentation at {base}/docs")
     if config.engine.enabled and config.engine.model == TINY:
-        _say(f"The embedded model is {TINY_NOTE}")
+        say(f"The embedded model is {TINY_NOTE}")
     if config.auth == "none":
-        _say('auth = "none": everybody on this machine may use it without a key.')
+        say('auth = "none": everybody on this machine may use it without a key.')
     key = app.first_key or "YOUR_KEY" if config.auth == "keys" else "none-needed"
     if app.first_key is not None:
-        _say("A first key was made; it is shown only now. Paste this to try it:")
+        say("A first key was made; it is shown only now. Paste this to try it:")
     elif config.auth == "keys":
-        _say("`convene keys create NAME` makes a key. Then:")
+        say("`convene keys create NAME` makes a key. Then:")
     chats = [deployment.card.id for deployment in app.deployments.all if deployment.chat is not None]
     if not chats:
-        _say("No chat model is configured: add [models.NAME] with an upstream, or set engine.enabled = true.")
+        say("No chat model is configured: add [models.NAME] with an upstream, or set engine.enabled = true.")
     model = "asi1" if "asi1" in chats or not chats else chats[0]
     sys.stdout.write(
         f"curl {base}/v1/chat/completions -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' "
@@ -118,7 +140,8 @@ def _announce(app: App, config: Config, server: Server) -> None:
     sys.stdout.flush()
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the operator."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
 

@@ -21,6 +21,7 @@ from click.shell_completion import get_completion_class
 from convene import __version__
 from convene.api.openapi import document
 from convene.app_serve import serve as serve_app
+from convene.app_workers import serve_workers
 from convene.cli_chat import chat
 from convene.cli_doctor import doctor
 from convene.cli_keys import keys
@@ -48,14 +49,15 @@ def main() -> None:
     examples=(
         "convene serve",
         "convene serve --port 9000 --data-dir ./data",
+        "convene serve --workers 4",
         "convene serve --config /etc/convene.toml --set engine.slots=2",
     ),
 )
-@configured("host", "port", "data_dir")
+@configured("host", "port", "data_dir", "workers")
 @click.pass_context
 def serve(ctx: click.Context, config: Config) -> None:
     """Serve the API until SIGTERM or ctrl-C. The first start makes a key and shows it once."""
-    ctx.exit(serve_app(config))
+    ctx.exit(serve_app(config) if config.workers == 1 else serve_workers(config))
 
 
 @main.command("migrate", examples=("convene migrate", "convene migrate --data-dir /var/lib/convene"))

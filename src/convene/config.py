@@ -181,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, About("Address to listen on")] = "127.0.0.1"
     port: Annotated[int, About("Port to listen on; 0 = any free one", at_least=0, at_most=65535)] = 8000
+    workers: Annotated[int, About("Processes behind the port", at_least=1, at_most=64)] = 1
     data_dir: Annotated[Path, About("Folder of the store; default: the platform's data folder")] = Path()
     cache_dir: Annotated[Path, About("Folder of model weights; default: the platform's cache folder")] = Path()
     public_url: Annotated[str, About("Address under which others reach this server")] = ""

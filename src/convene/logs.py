@@ -6,9 +6,12 @@ Modules log through `logging`; `app.py` installs this once in a real process. Th
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import re
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -26,6 +29,7 @@ _SHAPES = re.compile(
 STARS = "***"
 SECRET_LENGTH_MIN = 6
 """Shorter configured values are not searched for: they would star ordinary words."""
+STDERR: Final = 2
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,8 +61,41 @@ class JsonLines(logging.Formatter):
         return _SHAPES.sub(STARS, text)
 
 
-def install(level: str, secrets: Iterable[str]) -> None:
+class Output(logging.Handler):
+    """Standard error, shared with other processes: lines of one never begin inside a line of another.
+
+    A write of more than a pipe takes at once (4,096 bytes on Linux) may be cut, so each is done under a lock that all
+    these processes hold open. The kernel lets go of it when its holder dies.
+    """
+
+    def __init__(self, lock: int, target: int = STDERR) -> None:
+        """`lock`: a descriptor of one file, the same in all of the processes. `target`: where lines go."""
+        super().__init__()
+        self._lock_file: Final = lock
+        self._target: Final = target
+        self._threads: Final = threading.Lock()
+
+    def write(self, lines: bytes) -> None:
+        """Write whole lines."""
+        with self._threads:  # the file's lock belongs to the process, so it does not part threads
+            fcntl.lockf(self._lock_file, fcntl.LOCK_EX)
+            try:
+                rest = memoryview(lines)
+                while rest:
+                    rest = rest[os.write(self._target, rest) :]
+            finally:
+                fcntl.lockf(self._lock_file, fcntl.LOCK_UN)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record of the log."""
+        try:
+            self.write(self.format(record).encode() + b"\n")
+        except Exception:  # noqa: BLE001 - logging's own rule: what cannot be logged must not stop who logs
+            self.handleError(record)
+
+
+def install(level: str, secrets: Iterable[str], output: Output | None = None) -> None:
     """Send everything at or above `level` to standard error as JSON lines; replaces what was installed before."""
-    output = logging.StreamHandler()
-    output.setFormatter(JsonLines(secrets))
-    logging.basicConfig(level=level.upper(), handlers=[output], force=True)
+    handler = output if output is not None else logging.StreamHandler()
+    handler.setFormatter(JsonLines(secrets))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -147,7 +147,7 @@ async def test_a_killed_child_is_replaced_and_answers_again() -> None:
 async def test_between_two_children_there_is_no_address() -> None:
     async with serving(settings=EngineSettings(backoff_first_s=PATIENCE_S, backoff_max_s=PATIENCE_S)) as engine:
         await engine.wait_ready(PATIENCE_S)
-        os.kill(engine.status().pid, signal.SIGTERM)
+        os.kill(engine.status().pid, signal.SIGKILL)
         async with asyncio.timeout(PATIENCE_S):
             while engine.status().state == "ready":
                 await engine._changed.wait()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -109,3 +112,39 @@ def test_installing_replaces_what_was_there_and_keeps_the_level(
     logging.getLogger("convene.test").error("loud %s", SECRET)
     (text,) = capsys.readouterr().err.splitlines()
     assert json.loads(text)["message"] == "loud ***"
+
+
+def read_all(end: int) -> bytes:
+    """Read a pipe to its end and close it."""
+    with open(end, "rb", closefd=True) as file:
+        return file.read()
+
+
+def test_lines_longer_than_a_pipe_takes_are_written_whole_by_many_threads() -> None:
+    reading, writing = os.pipe()
+    with tempfile.TemporaryFile() as lock, ThreadPoolExecutor(9) as pool:
+        taken = pool.submit(read_all, reading)
+        output = logs.Output(lock.fileno(), writing)
+        letters = [bytes([97 + place]) * 70_000 + b"\n" for place in range(8)]
+        for written in [pool.submit(output.write, text) for text in letters]:
+            written.result()
+        os.close(writing)
+        assert sorted(taken.result().splitlines(keepends=True)) == letters
+
+
+def test_records_go_through_the_shared_output_with_secrets_starred() -> None:
+    reading, writing = os.pipe()
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    try:
+        with tempfile.TemporaryFile() as lock:
+            logs.install("warning", [SECRET], logs.Output(lock.fileno(), writing))
+            logging.getLogger("convene.x").warning("the secret is %s", SECRET)
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        os.close(writing)
+    [text] = read_all(reading).splitlines()
+    found = json.loads(text)
+    assert found["message"] == f"the secret is {logs.STARS}"
+    assert found["event"] == "convene.x"

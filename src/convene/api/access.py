@@ -25,8 +25,10 @@ _encode = msgspec.json.Encoder().encode
 class AccessLog:
     """Writes lines to `sink`, which takes bytes."""
 
-    def __init__(self, sink: Callable[[bytes], object], now: Callable[[], float]) -> None:
+    def __init__(self, sink: Callable[[bytes], object], now: Callable[[], float], worker: int | None = None) -> None:
+        """`worker`: which of several processes writes; None where there is one."""
         self._sink = sink
+        self._worker = worker
         self._now = now
         self._lines: list[bytes] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -43,6 +45,8 @@ class AccessLog:
             "status": call.status,
             "duration_ms": round(duration_s * 1000, 2),
         }
+        if self._worker is not None:
+            line["worker"] = self._worker
         if call.trace_id:
             line["trace_id"] = call.trace_id
         if call.principal is not None:

@@ -113,6 +113,19 @@ class ChildAddress(msgspec.Struct, frozen=True):
         return f"ChildAddress(base_url={self.base_url!r}, api_key='***')"
 
 
+class EngineView(msgspec.Struct, frozen=True, kw_only=True):
+    """All that another process must know of an engine to use it (`remote`). The key of the address is in it.
+
+    `fault` and its two companions are those of the `EngineFault` that a failed engine answers with.
+    """
+
+    status: EngineStatus
+    address: ChildAddress | None = None
+    fault: str | None = None
+    fault_detail: str = ""
+    fault_retryable: bool = True
+
+
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How one child is run. Defaults are those measured for the embedded chat model.
 

@@ -41,8 +41,10 @@ EXIT_NO_ENGINE = 3
 
 def main() -> int:
     """Serve what the order on stdin says until stdin ends."""
-    # Ctrl-C reaches the whole terminal group; the parent decides when its child may go.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C reaches the whole terminal group, and systemd's SIGTERM the whole service; the parent, which lets its
+    # streams finish, decides when its child may go.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     reply = _keep_stdout()
     order = json.loads(sys.stdin.buffer.readline())
     ended = threading.Event()

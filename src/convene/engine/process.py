@@ -25,6 +25,7 @@ from convene.engine.base import (
     EngineFault,
     EngineSettings,
     EngineStatus,
+    EngineView,
     FetchStep,
     Mode,
     NotReady,
@@ -105,6 +106,22 @@ class Engine:
     def status(self) -> EngineStatus:
         """Give a snapshot."""
         return self._status
+
+    def view(self) -> EngineView:
+        """Give what another process must know to use it; see `remote.RemoteEngine`."""
+        fault = self._fault
+        return EngineView(
+            status=self._status,
+            address=self._address,
+            fault=fault.message if fault is not None else None,
+            fault_detail=fault.detail if fault is not None else "",
+            fault_retryable=fault is None or fault.retryable,
+        )
+
+    @property
+    def changed(self) -> asyncio.Event:
+        """Set when status or address are others than now; each change has its own."""
+        return self._changed
 
     def start(self) -> None:
         """Begin in the background; needs a running loop."""

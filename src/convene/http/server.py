@@ -6,21 +6,22 @@
         server.begin_drain()                new requests get 503, idle connections close, `on_drain()` is called once
         await server.stop()                 drain, wait up to `grace_s`, cancel the rest, lifespan shutdown
         server.hurry()                      end the waits of `stop`
+    serve(server, asked, *, host, port | sockets, on_ready=None)   all of that until the event `asked` is set
     run(app, settings=..., *, host, port, new_id, wall_now, on_drain=None, on_ready=None) -> exit code
 
     new_id: () -> str          a fresh request id, for answers the server gives itself
     wall_now: () -> float      Unix seconds, for the `date` header
     encode_body: (status, code, message) -> bytes   the JSON body of such an answer
 
-Here: life cycle, sockets, signals. Not here: connections (`server_protocol.py`), requests (`server_exchange.py`),
-bounds (`server_settings.py`), TLS and HTTP/2 (a proxy's work), access logs (the application's). Called by `cli.py`.
+Here: life cycle, signals. Not here: sockets (`server_bind.py`), connections (`server_protocol.py`), requests
+(`server_exchange.py`), bounds (`server_settings.py`), TLS and HTTP/2 (a proxy's work), access logs (the application's).
+Called by `app_serve.py` and `app_worker.py`.
 Decision record: docs/decisions/0001-http-server.md.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import logging
 import resource
@@ -31,6 +32,7 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from convene.http.server_asgi import Lifespan
+from convene.http.server_bind import bind, port_of
 from convene.http.server_guard import Edge
 from convene.http.server_protocol import Connection
 from convene.http.server_settings import ServerSettings
@@ -75,6 +77,11 @@ class Server:
         self._stopped = False
         self.port = 0
 
+    @property
+    def connections_max(self) -> int:
+        """How many connections it takes at most."""
+        return self._settings.connections_max
+
     async def start(self, host: str = "127.0.0.1", port: int = 0, *, sockets: Sequence[socket.socket] = ()) -> None:
         """Run the lifespan start-up, then listen on `sockets` or on every address of `host`.
 
@@ -89,7 +96,7 @@ class Server:
             wall_now=self._wall_now,
             encode_body=self._encode_body,
         )
-        own = list(sockets) or await _bind(loop, host, port)
+        own = list(sockets) or await bind(loop, host, port)
         try:
             self._lifespan = Lifespan(self._app, edge.state)
             await self._lifespan.start()
@@ -103,8 +110,7 @@ class Server:
             self._listeners.append(
                 await loop.create_server(lambda: Connection(edge), sock=listening, backlog=self._settings.backlog)
             )
-        name = own[0].getsockname()
-        self.port = int(name[1]) if isinstance(name, tuple) else 0
+        self.port = port_of(own)
         self._ticker = loop.call_later(self._settings.tick_s, self._tick, edge)
 
     def begin_drain(self) -> None:
@@ -168,23 +174,6 @@ class Server:
         edge.tick()
 
 
-async def _bind(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[socket.socket]:
-    """Return bound sockets for every address of `host`; with port 0 all share the first one's port."""
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    bound: list[socket.socket] = []
-    with contextlib.ExitStack() as undo:
-        for family, kind, protocol, _, address in dict.fromkeys(found):
-            listening = undo.enter_context(socket.socket(family, kind, protocol))
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            taken = port or (bound[0].getsockname()[1] if bound else 0)
-            listening.bind((address[0], taken, *address[2:]))
-            bound.append(listening)
-        undo.pop_all()
-    return bound
-
-
 def _tune(listening: socket.socket, settings: ServerSettings) -> None:
     """Set what accepted sockets inherit: no delay, probes of silent peers, an end for unacknowledged bytes."""
     listening.settimeout(0)
@@ -220,13 +209,33 @@ def run(
     and `OSError` as `Server.start` does. `on_ready(server)` is called once it listens.
     """
     server = Server(app, settings, new_id=new_id, wall_now=wall_now, on_drain=on_drain)
-    _raise_file_limit((settings or ServerSettings()).connections_max + _SPARE_FILES)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(server, host, port, on_ready))
+        runner.run(_serve_until_signal(server, host, port, on_ready))
     return 0
 
 
-async def _serve(server: Server, host: str, port: int, on_ready: Callable[[Server], None] | None) -> None:
+async def serve(
+    server: Server,
+    asked: asyncio.Event,
+    *,
+    host: str = "",
+    port: int = 0,
+    sockets: Sequence[socket.socket] = (),
+    on_ready: Callable[[Server], None] | None = None,
+) -> None:
+    """Serve as the one task of this process until `asked` is set, then drain. Raises as `Server.start` does."""
+    _raise_file_limit(server.connections_max + _SPARE_FILES)
+    await server.start(host, port, sockets=sockets)
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
+    if on_ready is not None:
+        on_ready(server)
+    await asked.wait()
+    await server.stop()
+
+
+async def _serve_until_signal(server: Server, host: str, port: int, on_ready: Callable[[Server], None] | None) -> None:
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
@@ -237,14 +246,7 @@ async def _serve(server: Server, host: str, port: int, on_ready: Callable[[Serve
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await server.start(host, port)
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 20)
-    if on_ready is not None:
-        on_ready(server)
-    await asked.wait()
-    await server.stop()
+    await serve(server, asked, host=host, port=port, on_ready=on_ready)
 
 
 def _raise_file_limit(wanted: int) -> None:
