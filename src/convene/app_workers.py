@@ -102,9 +102,11 @@ class Supervisor:
             self.first_key = await prepare_store(self._config, self._clock)
             self.deployments.start()
             kept = [asyncio.create_task(self._keep(worker), name=str(worker)) for worker in self._workers]
-            # A task that ends by itself has given up, or has met a bug that must not pass for serving.
-            await asyncio.wait(kept, return_when=asyncio.FIRST_COMPLETED)
+            asked = asyncio.create_task(self._stopping.wait(), name="stop")
+            # A worker's task that ends by itself has given up, or has met a bug that must not pass for serving.
+            await asyncio.wait([asked, *kept], return_when=asyncio.FIRST_COMPLETED)
             await self._end(kept)
+            await asked
         finally:
             if self._narrator is not None:
                 self._narrator.cancel()
@@ -151,8 +153,8 @@ class Supervisor:
                 self._stop()
                 return
             pause_s = min(BACKOFF_FIRST_S * 2 ** min(failures - 1, 30), BACKOFF_MAX_S)
-            loop_said = f" It is the {failures}th time in a row." if failures >= FAILURES_MAX else ""
-            log.error("%s %s; it is started anew in %g s.%s", worker, ended, pause_s, loop_said)
+            in_a_row = f", {failures} times in a row" if failures >= FAILURES_MAX else ""
+            log.error("%s %s%s; it is started anew in %g s", worker, ended, in_a_row, pause_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._stopping.wait()

@@ -271,6 +271,30 @@ def test_workers_that_never_come_up_end_the_server_with_the_reason(tmp_path: Pat
     assert "Traceback" not in found.stderr
 
 
+def test_servers_that_start_at_once_on_one_empty_folder_print_one_key(tmp_path: Path) -> None:
+    """Each is a server of its own on a port of its own; the folder is what they share."""
+    (tmp_path / "convene.toml").write_text(SCRIPTED)
+    environ = dict(os.environ) | {"CONVENE_CONFIG": str(tmp_path / "convene.toml"), "PORT": "0"}
+    environ["CONVENE_DATA_DIR"] = str(tmp_path / "data")
+    logs = [tmp_path / f"log{place}" for place in range(4)]
+    with contextlib.ExitStack() as open_ones:
+        outputs = [open_ones.enter_context(log.open("wb")) for log in logs]
+        servers = [
+            subprocess.Popen(  # noqa: S603 - ours
+                [*SERVE, "--workers", str(1 + place % 2)], stdout=output, stderr=output, env=environ, cwd=tmp_path
+            )
+            for place, output in enumerate(outputs)
+        ]
+        try:
+            wait_until(lambda: all("Authorization: Bearer" in log.read_text() for log in logs), "one does not start")
+        finally:
+            for server in servers:
+                server.terminate()
+            assert [server.wait(60) for server in servers] == [0] * 4
+    printed = [log.read_text().count("Authorization: Bearer convene_") for log in logs]
+    assert sorted(printed) == [0, 0, 0, 1]
+
+
 def test_all_workers_share_one_engine_and_see_it_come_back(tmp_path: Path) -> None:
     with program(tmp_path, "workers = 2\n[engine]\nembeddings = false\n") as running:
         running.wait_ready()

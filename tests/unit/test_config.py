@@ -477,3 +477,20 @@ def test_the_addresses_of_stores_are_secrets(tmp_path: Path) -> None:
     config = load({}, HOME | {"CONVENE_DATABASE_URL": "postgres://u:pw@db/c"}, tmp_path)
     assert "pw" not in repr(config)
     assert "postgres://u:pw@db/c" in secrets_of(config)
+
+
+@pytest.mark.parametrize("given", ["flag", "environment", "file"])
+def test_the_number_of_workers_can_be_said_in_each_way(tmp_path: Path, given: str) -> None:
+    folder = with_file(tmp_path, "workers = 3") if given == "file" else tmp_path
+    flags = {"workers": "3"} if given == "flag" else {}
+    environ = {"CONVENE_WORKERS": "3"} if given == "environment" else {}
+    assert load(flags, HOME | environ, folder).workers == 3
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "65", "many", "1.5"])
+def test_a_number_of_workers_that_makes_no_sense_is_refused(tmp_path: Path, wrong: str) -> None:
+    assert "workers" in refused(tmp_path, environ=HOME, workers=wrong)
+
+
+def test_one_process_is_the_default() -> None:
+    assert Config().workers == 1
