@@ -9,12 +9,15 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from convene.clock import SystemClock
 from convene.store.memory_counters import MemoryCounters
 from convene.store.postgres_counters import PostgresCounters
+from convene.store.redis_counters import RedisCounters
 from convene.store.sqlite_counters import SqliteCounters
 from fakes import FakeClock
 from postgres_clock import MovedPostgresCounters, empty
-from servers import kept_schema
+from redis_clock import MovedRedisCounters
+from servers import kept_schema, own_space, shared_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
     from convene.store.base_counters import Counters
 
+PATIENT_S: Final = 10.0
+"""A busy machine is no outage."""
 NOON_US: Final = 1_800_014_400_000_000
 """2027-01-15 12:00 in UTC, microseconds since 1970."""
 BOOT_ID: Final = "6a09e667-f3bc-4908-b2fb-1366ea957d3e"
@@ -114,15 +119,42 @@ async def _postgres_moved(folder: Path) -> AsyncIterator[Opened]:
         yield Opened(counters, clock)
 
 
+@contextlib.asynccontextmanager
+async def _redis(folder: Path) -> AsyncIterator[Opened]:
+    """Its time is that of the server."""
+    del folder
+    with own_space(shared_redis()) as space:
+        counters = RedisCounters(space.url, SystemClock(), tag=space.tag, wait_s=PATIENT_S)
+
+        async def more() -> Counters:
+            return RedisCounters(space.url, SystemClock(), tag=space.tag, wait_s=PATIENT_S)
+
+        async with contextlib.aclosing(counters):
+            yield Opened(counters, None, more)
+
+
+@contextlib.asynccontextmanager
+async def _redis_moved(folder: Path) -> AsyncIterator[Opened]:
+    """The same scripts with a time of ours."""
+    del folder
+    with own_space(shared_redis()) as space:
+        clock = IntegerClock()
+        counters = MovedRedisCounters(space, clock, clock)
+        async with contextlib.aclosing(counters):
+            yield Opened(counters, clock)
+
+
 BACKENDS: Final[Mapping[str, Opener]] = {
     "memory": _memory,
     "sqlite": _sqlite,
     "postgres": _postgres,
     "postgres-moved": _postgres_moved,
+    "redis": _redis,
+    "redis-moved": _redis_moved,
 }
-MOVABLE: Final = ("memory", "sqlite", "postgres-moved")
+MOVABLE: Final = ("memory", "sqlite", "postgres-moved", "redis-moved")
 """Those with a clock of ours."""
-SHARED: Final = ("sqlite", "postgres")
+SHARED: Final = ("sqlite", "postgres", "redis")
 """Those that several processes can open."""
 NEAR: Final = ("memory", "sqlite")
 """Those that answer without a wait."""
