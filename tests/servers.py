@@ -56,7 +56,9 @@ class PrivateRedis:
     def __init__(self, binary: str, folder: Path) -> None:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.socket = folder / "redis.sock"
         self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)]
+        self._command += ["--unixsocket", str(self.socket)]
         self._command += ["--save", "", "--appendonly", "no", "--logfile", str(folder / "redis.log")]
         self._log = folder / "redis.log"
         self._process: subprocess.Popen[bytes] | None = None

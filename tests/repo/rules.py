@@ -66,7 +66,7 @@ READ_ONLY: Final = re.compile(r"\b(Final|Mapping|Sequence|Collection|Iterable|Ab
 NAMES_REFUSED: Final = frozenset({"manager", "helper", "handler", "util", "common"})
 
 HOMES: Final = (
-    (frozenset({"sqlite3", "aiosqlite", "psycopg", "asyncpg", "sqlalchemy", "redis"}), ("store/",)),
+    (frozenset({"sqlite3", "aiosqlite", "psycopg", "asyncpg", "sqlalchemy", "redis", "hiredis"}), ("store/",)),
     (frozenset({"starlette"}), ("api/", "app.py")),
     (frozenset({"http.HTTPStatus"}), ("api/", "http/", "app.py")),
 )

@@ -28,8 +28,10 @@ Reply: TypeAlias = int | bytes | str | list["Reply"] | Exception | None
 
 CONNECT_S: Final = 1.0
 """How long the making of a connection may take. Callers wait for it no longer than for a reply."""
-GRACE: Final = 0.1
-"""The part of the wait that is kept for a second look: a loop that was busy may find the reply in the socket."""
+FIRST_LOOK: Final = 0.9
+"""The part of the wait after which is looked at first. A loop that was busy then finds the reply in the socket before
+the second look."""
+LOOKS_APART_S: Final = 0.001
 
 
 class Address(NamedTuple):
@@ -87,8 +89,7 @@ class Wire(asyncio.Protocol):
         # Declared there as if a command had one word.
         self._pack = cast("Callable[[tuple[Word, ...]], bytes]", hiredis.pack_command)
         self._loop = asyncio.get_running_loop()
-        self._first_s = wait_s * (1.0 - GRACE)
-        self._grace_s = wait_s * GRACE
+        self._wait_s = wait_s
         self._waiting: deque[tuple[asyncio.Future[Reply], float]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._transport: asyncio.Transport | None = None
@@ -108,7 +109,7 @@ class Wire(asyncio.Protocol):
         self._transport.write(self._pack(words))
         self._waiting.append((future, self._loop.time()))
         if self._timer is None:
-            self._timer = self._loop.call_later(self._first_s, self._look)
+            self._timer = self._loop.call_later(self._wait_s * FIRST_LOOK, self._look)
         return future
 
     def data_received(self, data: bytes) -> None:
@@ -120,7 +121,7 @@ class Wire(asyncio.Protocol):
                 future, _ = self._waiting.popleft()
                 if not future.done():  # a caller that was cancelled is passed over
                     future.set_result(reply)
-        except Exception as fault:  # noqa: BLE001 - not the protocol, or a reply to nothing: whatever it is, we are out of step
+        except Exception as fault:  # noqa: BLE001 - not the protocol, or a reply to nothing: we are out of step
             self.drop(f"not a reply: {fault!r}")
 
     def connection_lost(self, fault: Exception | None) -> None:
@@ -149,17 +150,16 @@ class Wire(asyncio.Protocol):
         if not self._waiting:
             return
         future, since = self._waiting[0]
-        left_s = since + self._first_s - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._look)
+        now = self._loop.time()
+        if since + self._wait_s * FIRST_LOOK > now:
+            self._timer = self._loop.call_at(since + self._wait_s * FIRST_LOOK, self._look)
         else:
-            self._timer = self._loop.call_later(self._grace_s, self._judge, future)
+            self._timer = self._loop.call_at(max(since + self._wait_s, now + LOOKS_APART_S), self._judge, future)
 
     def _judge(self, late: asyncio.Future[Reply]) -> None:
         if self._waiting and self._waiting[0][0] is late:
             self.drop("no answer in time")
         else:
-            self._timer = None
             self._look()
 
 
@@ -178,9 +178,14 @@ class Line:
         Raises `StoreFault` if there is no connection or no reply in `wait_s`. The command may then have been done.
         """
         wire = self._wire
-        if wire is None or not wire.alive:
-            wire = await self._connected()
-        return await wire.send(words)
+        if wire is not None and wire.alive:
+            return await wire.send(words)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                wire = await self._connected()
+                return await wire.send(words)
+        except TimeoutError:
+            raise failed("no connection in time") from None
 
     def tell(self, words: tuple[Word, ...]) -> None:
         """Write a command behind those that were written; its reply is ignored. Nothing happens without connection."""
@@ -207,11 +212,7 @@ class Line:
         if self._making is None:
             self._making = asyncio.create_task(self._make())
             self._making.add_done_callback(self._made)
-        try:
-            async with asyncio.timeout(self._wait_s):
-                return await asyncio.shield(self._making)
-        except TimeoutError:
-            raise failed("no connection in time") from None
+        return await asyncio.shield(self._making)
 
     def _made(self, task: asyncio.Task[Wire]) -> None:
         self._making = None

@@ -32,7 +32,7 @@ local wall, spare_ms = now, 1000
 AMOUNT_MOST: Final = 1 << 51
 """The largest amount of a limit or a charge: what is computed from two of them is still exact in a double."""
 
-_PRELUDE: Final = """
+PRELUDE: Final = """
 local call, floor, ceil, min, max = redis.call, math.floor, math.ceil, math.min, math.max
 local RATE, SLOTS, DAY, MONTH = 0, 1, 2, 3
 local WIDTH, CUT, EXACT = 6, 2^51, 2^53
@@ -190,7 +190,7 @@ end
 """
 
 RESERVE: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: lease, plan, amounts, for how long, not after (0: whenever), limits.
 -- Returns {1, now, states...}, {0, now, wall, first, second, ...} for a refusal, {2, now} if it is too late.
@@ -224,7 +224,7 @@ return {1, now, unpack(states)}
 )
 
 TOP_UP: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: lease, round, amounts, for how long. Returns what RESERVE does (a refusal with the limits behind), or nil.
 local lease, round, amounts = ARGV[1], tonumber(ARGV[2]), cmsgpack.unpack(ARGV[3])
@@ -262,7 +262,7 @@ return {1, now, unpack(shown(plan, one, other))}
 )
 
 SETTLE: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: lease, amounts. Returns {now, states...}, or nil if there is no such lease.
 local lease, actual = ARGV[1], cmsgpack.unpack(ARGV[2])
@@ -300,7 +300,7 @@ return {now, unpack(shown(plan, first, second))}
 )
 
 RENEW: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: for how long, leases... Returns how many live on.
 local ends, count = now + tonumber(ARGV[1]), 0
@@ -321,7 +321,7 @@ return count
 )
 
 EXPIRE: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: how many at most. Returns the leases that were ended.
 local leases = call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[1])
@@ -341,7 +341,7 @@ return leases
 )
 
 LEVELS: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: plan. Returns {wall, now, states...}.
 local plan = cmsgpack.unpack(ARGV[1])
@@ -350,7 +350,7 @@ return {wall, now, unpack(shown(plan, read(plan)))}
 )
 
 REPLAY: Final = (
-    _PRELUDE
+    PRELUDE
     + """
 -- ARGV: of each counter its kind, per, key, and what remains of the past (gcra.remains, gcra.add).
 for item = 1, #ARGV, 5 do
