@@ -26,6 +26,7 @@ from convene.api.models import Models
 from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
+from convene.app_books import BookedStore, BookRoom, open_store
 from convene.app_models import Deployments
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
@@ -33,10 +34,9 @@ from convene.serving.admission import Open
 from convene.serving.catalog import Catalog
 from convene.serving.embedding import Embedder
 from convene.serving.gates import ClosedGate, LocalGate
-from convene.serving.keyring import KeyRing, ensure_first_key
+from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
 from convene.serving.turn import Turns
 from convene.store.memory import MemoryStore
-from convene.store.sqlite import SqliteStore
 
 log = logging.getLogger("convene.app")
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from convene.config import Config
     from convene.http.base import Client
     from convene.serving.admission import Admission
-    from convene.store.base import Store
+    from convene.serving.base import Principal
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,9 +72,9 @@ async def prepare_store(config: Config, clock: Clock) -> str | None:
     """
     if config.auth != "keys":
         return None
-    store = await SqliteStore.open(config.store_path)
+    store = await open_store(config, clock)
     try:
-        return await ensure_first_key(KeyRing(store.keys, clock))
+        return await ensure_first_key(KeyRing(store.keys, clock, store.accounts, config.default_plan))
     finally:
         await store.aclose()
 
@@ -95,14 +95,17 @@ class App:
     ) -> None:
         """`sink` takes the lines of the access log, `connect` makes the client of an upstream.
 
-        `admission` decides which turns may run and hears what each has used; without it every turn may.
-        `make_engine` gives the embedded engines where they are not this process's own. `worker` says which of several
-        processes this is: counters in memory are exact only where there is one.
+        `admission` decides which requests may run and hears what each has used, for tests and simulations; without it
+        the configured limits and the ledger do, from `start` on. `make_engine` gives the embedded engines where they
+        are not this process's own. `worker` says which of several processes this is: counters in memory are exact only
+        where there is one.
         """
         self._config = config
         self._clock = clock
+        self._admission = admission
         self.worker = worker
-        self._store: Store = MemoryStore()
+        self.books: BookRoom | None = None
+        self._store: BookedStore = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
         self._kept: list[asyncio.Task[None]] = []
         self.deployments = Deployments(config, clock, connect, make_engine)
@@ -141,14 +144,22 @@ class App:
         self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
 
     async def start(self) -> None:
-        """Open the store, make the first key if there is none, begin loading models."""
+        """Open the store, make the first key if there is none, open the books, begin loading models."""
         config = self._config
+        if config.auth == "keys" or self._admission is None:
+            self._store = await open_store(config, self._clock)
+        ring = KeyRing(self._store.keys, self._clock, self._store.accounts, config.default_plan)
         if config.auth == "keys":
-            self._store = await SqliteStore.open(config.store_path, self._clock)
-            ring = KeyRing(self._store.keys, self._clock, self._store.accounts, config.default_plan)
             self.first_key = await ensure_first_key(ring)
             self.front.gatekeeper = ring
             self._watch_keys(ring)
+        if self._admission is None:
+
+            async def principals() -> dict[str, Principal]:
+                return await ring.principals() | {LOCAL.key_id: LOCAL}
+
+            self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals)
+            self._turns.admission = self._embedder.admission = self.books.books
         self.deployments.start()
 
     def _watch_keys(self, ring: KeyRing) -> None:
@@ -169,6 +180,8 @@ class App:
         await asyncio.gather(*self._kept, return_exceptions=True)
         await self._turns.drains.aclose()
         await self.deployments.aclose()
+        if self.books is not None:
+            await self.books.aclose()
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])

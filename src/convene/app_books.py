@@ -1,27 +1,186 @@
-"""The composition of limits and books: plans, prices and stores of a configuration, put together for `app.py`.
+"""The composition of limits and books: the plans, prices, stores and counters of a configuration, for `app.py`.
 
-A third part of the composition root, beside `app.py` and `app_models.py`: which store, which counters, which limits.
+A third part of the composition root, beside `app.py` and `app_models.py`. `BookRoom` is everything that counts and
+remembers what was used, with one life cycle.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
 
 import msgspec
 
-from convene.config import plans_of
+from convene.config import ConfigError, plans_of
 from convene.limits.allowance import Allowance
+from convene.limits.estimate import Estimates
 from convene.serving.allowances import Allowances
+from convene.serving.bookkeeping import Bookkeeping, PastLimits, rebuild
+from convene.serving.books import Books, BookTerms
+from convene.serving.fallback import Guarded
+from convene.serving.line import Line
 from convene.serving.terms import Terms
+from convene.store.base import Store
+from convene.store.memory_counters import MemoryCounters
+from convene.store.postgres_counters import PostgresCounters
+from convene.store.redis_counters import RedisCounters
+from convene.store.sqlite import SqliteStore
+from convene.store.sqlite_counters import SqliteCounters
 from convene.usage import FREE, Price
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from convene.clock import Clock
     from convene.config import Config, Plan
     from convene.config import Price as PriceSetting
+    from convene.serving.base import Principal
+    from convene.serving.catalog import Catalog
+    from convene.store.base_counters import Counters
+    from convene.store.base_ledger import Ledger
+
+log = logging.getLogger("convene.app")
 
 MICROS: Final = 1_000_000
 VERSION_DIGITS: Final = 12
+COUNTERS_WAIT_S: Final = 0.05
+"""What a decision may take before this process goes on without the counters elsewhere (goal A8)."""
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+"""Linux: another text after every start of the machine."""
+
+
+Principals = Callable[[], Awaitable["Mapping[str, Principal]"]]
+Renew = Callable[["Counters"], Awaitable[bool]]
+
+
+class BookedStore(Store, Protocol):
+    """A store with a ledger."""
+
+    @property
+    def ledger(self) -> Ledger:
+        """The books."""
+        ...
+
+
+class BookRoom:
+    """The limits and the ledger of one running application."""
+
+    def __init__(
+        self, config: Config, clock: Clock, store: BookedStore, counters: Counters, allowances: Allowances
+    ) -> None:
+        limits = config.limits
+        self.allowances = allowances
+        self.counters = counters
+        self._line = Line(limits.queue_s, limits.queue_max) if limits.queue_s > 0 else None
+        self.books = Books(
+            counters,
+            store.ledger,
+            self.allowances,
+            Estimates(limits.output_estimate),
+            clock,
+            BookTerms(
+                lease_us=int(limits.lease_s * MICROS),
+                output_ceiling=limits.output_ceiling,
+                currency=config.currency,
+            ),
+            self._line,
+        )
+        self._keeping = Bookkeeping(self.books, retention_days=config.ledger.retention_days)
+
+    @classmethod
+    async def open(
+        cls, config: Config, clock: Clock, store: BookedStore, catalog: Catalog, principals: Principals
+    ) -> Self:
+        """Open the counters, bring them up to what the ledger knows, and begin the background work.
+
+        `principals` says who is behind every key, at the moment it is asked.
+
+        Raises:
+            ConfigError: counters that are not configured.
+            StoreFault: they, or the ledger, cannot be used.
+        """
+        allowances = allowances_of(config)
+
+        async def renew(counters: Counters) -> bool:
+            known = PastLimits(allowances, catalog.terms(), await principals())
+            counted = await rebuild(counters, store.ledger, clock.now(), known)
+            if counted:
+                log.info("counters were empty and begin with %s requests of the past", counted)
+            return counted is not None
+
+        counters = await open_counters(config, clock, renew)
+        try:
+            await renew(counters)
+        except BaseException:  # a cancelled start too must leave nothing open; nothing is swallowed
+            await counters.aclose()
+            raise
+        room = cls(config, clock, store, counters, allowances)
+        room._keeping.start()
+        return room
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for their limits."""
+        return 0 if self._line is None else self._line.length
+
+    async def aclose(self) -> None:
+        """End the background work, settle what is left, let go of the counters."""
+        if self._line is not None:
+            await self._line.aclose()
+        await self._keeping.aclose()
+        await self.counters.aclose()
+
+
+async def open_store(config: Config, clock: Clock) -> BookedStore:
+    """Open what is remembered: Postgres where its URL is set, else the SQLite file. Raises `StoreFault`."""
+    url = config.database_url.reveal()
+    if url:
+        raise ConfigError("postgres is not wired yet")
+    return await SqliteStore.open(config.store_path, clock)
+
+
+async def open_counters(config: Config, clock: Clock, renew: Renew) -> Counters:
+    """Open the counters that `[limits] counters` names. Raises `ConfigError`, `StoreFault`.
+
+    `renew` brings counters elsewhere up to what the ledger knows when they come back empty after an outage.
+    """
+    kind = config.limits.counters
+    if kind == "auto":
+        near: Literal["memory", "sqlite"] = "sqlite" if config.workers > 1 else "memory"
+        kind = "redis" if config.redis_url else "postgres" if config.database_url else near
+    if kind == "redis":
+        if not config.redis_url:
+            raise ConfigError('limits.counters = "redis" needs redis_url')
+        return _guarded(RedisCounters(config.redis_url.reveal(), clock), config, clock, renew)
+    if kind == "postgres":
+        if not config.database_url:
+            raise ConfigError('limits.counters = "postgres" needs database_url')
+        return _guarded(await PostgresCounters.open(config.database_url.reveal()), config, clock, renew)
+    if kind == "sqlite":
+        return SqliteCounters.open(config.data_dir, clock, boot_id())
+    if config.workers > 1:
+        raise ConfigError('limits.counters = "memory" counts for one process only; with workers use "sqlite"')
+    return MemoryCounters(clock)
+
+
+def _guarded(counters: Counters, config: Config, clock: Clock, renew: Renew) -> Counters:
+    """Return counters that go on when their store does not: money closed, rates at this process's share (A8)."""
+    return Guarded(
+        counters,
+        lambda: MemoryCounters(clock).local,
+        clock,
+        workers=config.workers * config.limits.replicas,
+        wait_s=COUNTERS_WAIT_S,
+        rebuild=lambda: renew(counters),
+    )
+
+
+def boot_id() -> str:
+    """Return what tells this start of the machine from others; where nobody says, counters live as long as the file."""
+    return BOOT_ID.read_text(encoding="ascii").strip() if BOOT_ID.exists() else "unknown"
 
 
 def allowances_of(config: Config) -> Allowances:

@@ -17,6 +17,7 @@ from convene.http.base import DIRECT
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
+    from convene.api.limit_headers import ReadyHeaders
     from convene.api.problems import Header
     from convene.http.base import Direct
     from convene.serving.base import Outcome, Principal
@@ -42,6 +43,7 @@ class Call:
 
     __slots__ = (
         "_direct",
+        "_limit_headers",
         "body_bytes_max",
         "common",
         "cross_origin_allowed",
@@ -59,8 +61,11 @@ class Call:
         "trace_id",
     )
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, body_bytes_max: int, limit_headers: ReadyHeaders
+    ) -> None:
         self.scope = scope
+        self._limit_headers = limit_headers
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         extensions = scope.get("extensions")
         self._direct: Direct | None = extensions.get(DIRECT) if extensions else None
@@ -152,12 +157,25 @@ class Call:
             self.status = CLIENT_LEFT
             raise ClientLeftError from None
 
+    def limit_head(self) -> list[Header]:
+        """Return the fields that say how the caller's limits stand; none where nothing is limited (LIMIT-03)."""
+        standing = None if self.outcome is None else self.outcome.standing
+        if standing is None:
+            return []
+        ready = self._limit_headers.of(standing.limits)
+        if standing.refusal is not None:
+            return ready.refused(standing.refusal)
+        return ready.granted(standing.now_us, standing.states)
+
     async def reply(
         self, status: int, body: bytes, content_type: bytes = JSON_TYPE, headers: list[Header] | None = None
     ) -> None:
         """Send a whole answer."""
         self.status = status
         head = [(b"content-type", content_type), *self.common]
+        outcome = self.outcome
+        if outcome is not None and outcome.standing is not None:
+            head += self.limit_head()
         if headers:
             head += headers
         if self._direct is not None and len(body) <= DIRECT_BYTES_MAX:

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from convene.api.call import ClientLeftError
-from convene.api.chat_reply import reply_bytes
+from convene.api.chat_reply import cost_of, reply_bytes
 from convene.api.chat_request import read_chat
 from convene.api.problems import internal
 from convene.api.sse import ChatFrames
@@ -64,7 +64,7 @@ class ChatCompletions:
                     ready = frames.frames(event)
                     if ready:
                         await stream.write(ready)
-            await stream.finish(frames.end())
+            await stream.finish(frames.end(cost_of(turn.outcome)))
         except asyncio.CancelledError:
             with contextlib.suppress(ClientLeftError):
                 await self._fail(stream, SHUT_DOWN)  # reaches nobody when it was the client that left

@@ -12,6 +12,7 @@ from convene.api.shapes import (
     Annotation,
     ChatReply,
     CompletionDetails,
+    Cost,
     JsonObject,
     Notice,
     PromptDetails,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from convene.api.chat_request import ChatCall
     from convene.events import Began, Choice, Cited, Fold, StepChanged, TokenLogprob, ToolRan
-    from convene.serving.base import Turn
+    from convene.serving.base import Outcome, Turn
 
 _encode = msgspec.json.Encoder().encode
 SERVICE_TIER = "default"
@@ -60,7 +61,7 @@ def reply_bytes(gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, reques
             model=turn.model,
             choices=choices,
             usage=usage_of(gathered.usage),
-            metadata=metadata_of(gathered, request_id, turn.model),
+            metadata=metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome)),
             system_fingerprint=fingerprint_of(gathered.began, seeded=call.seeded),
             service_tier=SERVICE_TIER if call.service_tier else UNSET,
             executable_data=[tool_of(ran) for ran in gathered.tools] if gathered.tools else [],
@@ -86,12 +87,13 @@ _PLAIN_REPLY: Final = (
     .replace(b'"stop"', b"%b")
     .replace(b'"%b"', b"%b")
     .replace(b"-1", b"%d")
+    .replace(b'"upstream":%b', b'"upstream":%b%b')
     .replace(b'"executable_data"', b'%b"executable_data"')
 )
 
 
 def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
-    used, model = answer.usage, _encode(turn.model)
+    used, model, cost = answer.usage, _encode(turn.model), cost_of(turn.outcome)
     optional = b""
     fingerprint = fingerprint_of(answer, seeded=call.seeded)
     if fingerprint is not UNSET:
@@ -112,6 +114,7 @@ def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: st
         _encode(request_id),
         model,
         _encode(answer.upstream),
+        b',"cost":%b' % _encode(cost) if cost is not UNSET else b"",
         optional,
     )
 
@@ -195,13 +198,18 @@ def tool_of(ran: ToolRan) -> JsonObject:
     return fields
 
 
-def metadata_of(gathered: Fold, request_id: str, model: str) -> ReplyMetadata:
+def cost_of(outcome: Outcome) -> Cost | UnsetType:
+    """Return what a settled turn has cost, where its model has a price."""
+    return Cost(outcome.currency, outcome.cost_micros) if outcome.currency else UNSET
+
+
+def metadata_of(gathered: Fold, request_id: str, model: str, cost: Cost | UnsetType = UNSET) -> ReplyMetadata:
     """Return `metadata`: where the answer came from and what the caller should know about it."""
     notices = [Notice(noticed.code, noticed.message) for noticed in gathered.notices]
     if gathered.usage is not None and gathered.usage.estimated:
         notices.append(ESTIMATED)
     upstream = UNSET if gathered.began is None else gathered.began.upstream
-    return ReplyMetadata(request_id, model, upstream, notices or UNSET)
+    return ReplyMetadata(request_id, model, upstream, cost, notices or UNSET)
 
 
 def fingerprint_of(began: Began | PlainAnswer | None, *, seeded: bool) -> str | UnsetType:

@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from convene.api.call import CLIENT_LEFT, Call, ClientLeftError
+from convene.api.limit_headers import ReadyHeaders
 from convene.api.problems import body_of, headers_of, internal, status_of
 from convene.errors import ConveneError, Forbidden
 
@@ -84,6 +85,7 @@ class Front:
         self._witnesses = tuple(witnesses)
         self.in_flight = 0
         self._body_bytes_max = body_bytes_max
+        self._limit_headers = ReadyHeaders()
         self._loopback_only = loopback_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +96,7 @@ class Front:
             return
         began_at = self._monotonic()
         self.in_flight += 1
-        call = Call(scope, receive, send, self._body_bytes_max)
+        call = Call(scope, receive, send, self._body_bytes_max, self._limit_headers)
         try:
             headers = call.headers
             call.name(self._request_id(headers.get(b"x-request-id")))

@@ -295,12 +295,21 @@ class Notice(msgspec.Struct):
     message: str
 
 
+class Cost(msgspec.Struct):
+    """What the request has cost: `micros` millionths of `currency`, and of which steps (decisions)."""
+
+    currency: str
+    micros: int
+    by_step: list[JsonObject] = []
+
+
 class ReplyMetadata(msgspec.Struct):
-    """How the answer came about (decisions, shapes of the extras)."""
+    """How the answer came about (decisions, shapes of the extras). `cost` is there where the model has a price."""
 
     request_id: str
     model: str
     upstream: str | UnsetType = UNSET
+    cost: Cost | UnsetType = UNSET
     notices: list[Notice] | UnsetType = UNSET
 
 

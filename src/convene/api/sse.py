@@ -40,6 +40,9 @@ from convene.events import (
 )
 
 if TYPE_CHECKING:
+    from msgspec import UnsetType
+
+    from convene.api.shapes import Cost
     from convene.errors import ConveneError
     from convene.events import Event, TokenLogprob
 
@@ -123,15 +126,18 @@ class ChatFrames:
                 self._kept.add(event)
                 return []
 
-    def end(self) -> list[bytes]:
-        """Return the finish chunks (the last with the extras), the usage chunk if asked for, and `[DONE]`."""
+    def end(self, cost: Cost | UnsetType = UNSET) -> list[bytes]:
+        """Return the finish chunks (the last with the extras), the usage chunk if asked for, and `[DONE]`.
+
+        `cost` is what the settled turn has cost, for `metadata`.
+        """
         kept = self._kept
         finished = [index for index in sorted(kept.choices) if kept.choices[index].finish is not None] or [0]
         frames: list[bytes] = []
         for index in finished:
             reason = kept.choice(index).finish or "stop"
             word = "function_call" if self._legacy and reason == "tool_calls" else reason
-            extra = self._extras() if index == finished[-1] else b""
+            extra = self._extras(cost) if index == finished[-1] else b""
             frames += self._opened(index, [self._chunk(index, b"", b'"%b"' % word.encode(), extra)])
         if self._include_usage:
             frames.append(self._head + b'],"usage":' + encode_line(usage_of(kept.usage)) + b"}\n\n")
@@ -192,11 +198,11 @@ class ChatFrames:
         call["function"] = function
         return b'"tool_calls":[%b]' % encode_line(call)
 
-    def _extras(self) -> bytes:
+    def _extras(self, cost: Cost | UnsetType) -> bytes:
         kept = self._kept
         thought = ["".join(choice.reasoning) for choice in kept.choices.values() if choice.reasoning]
         return b',"executable_data":%b,"thought":%b,"conversation_id":null,"metadata":%b' % (
             encode_line([tool_of(ran) for ran in kept.tools]),
             encode_line(thought),
-            encode_line(metadata_of(kept, self._request_id, self._model)),
+            encode_line(metadata_of(kept, self._request_id, self._model, cost)),
         )

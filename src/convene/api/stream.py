@@ -68,7 +68,8 @@ class Stream:
                 self.started = True
                 call = self._call
                 call.status, call.streamed = 200, True
-                await call.emit({"type": "http.response.start", "status": 200, "headers": [*HEAD, *call.common]})
+                head = [*HEAD, *call.common, *call.limit_head()]
+                await call.emit({"type": "http.response.start", "status": 200, "headers": head})
             await self._call.emit({"type": "http.response.body", "body": body, "more_body": more})
         finally:
             self._writing = False

@@ -99,6 +99,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     tools: tuple[tuple[str, str], ...] = ()
     """Name and status of each call of a tool of the server's own, for the metrics."""
     cost_micros: int = 0
+    currency: str = ""
+    """Of the cost; empty where the model has no price."""
     standing: Standing | None = None
     """How the caller's limits stand, for the headers of the answer; None where nothing is limited."""
 

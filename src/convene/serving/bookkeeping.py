@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from convene.serving.base import Principal
     from convene.serving.books import Books
     from convene.serving.terms import Terms
+    from convene.store.base_counters import Counters
+    from convene.store.base_ledger import Ledger
 
 log = logging.getLogger("convene.bookkeeping")
 
@@ -141,31 +143,32 @@ class PastLimits:
             return ()
 
 
-async def rebuild(books: Books, known: PastLimits) -> int:
-    """Charge empty counters with what was used before, and return how many requests were counted.
+async def rebuild(counters: Counters, ledger: Ledger, now: float, known: PastLimits) -> int | None:
+    """Charge empty counters with what was used before, and return how many requests were counted; None if not empty.
 
     Rates: the entries and open intents of the last day, one by one. Budgets: the sums of every day, as they outlive
-    retention, and the open intents. Nothing happens unless the counters say that they are fresh. Raises `StoreFault`.
+    retention, and the open intents. `now` is in Unix seconds. Nothing happens unless the counters say that they are
+    fresh. Raises `StoreFault`.
     """
-    if not await books.counters.fresh():
-        return 0
-    now_us = int(books.clock.now() * SECOND_US)
+    if not await counters.fresh():
+        return None
+    now_us = int(now * SECOND_US)
     past = _PastCharges(known, now_us)
     everybody = Whose("all")
     last: tuple[str, ...] = ()
-    while buckets := await books.ledger.report(Filter(whose=everybody), ("day", "key", "model"), PAGE, last):
+    while buckets := await ledger.report(Filter(whose=everybody), ("day", "key", "model"), PAGE, last):
         last = buckets[-1].group
         for bucket in buckets:
             day, key_id, model = bucket.group
             if bucket.sums.cost_micros:
                 past.add(key_id, model, Amounts(micros=bucket.sums.cost_micros), min(_noon_us(day), now_us))
-    async for entry in books.ledger.entries(Filter(whose=everybody, since_us=now_us - DAY_US)):
+    async for entry in ledger.entries(Filter(whose=everybody, since_us=now_us - DAY_US)):
         used = entry.prompt_tokens + entry.completion_tokens
         amounts = Amounts(1, used, entry.prompt_tokens, entry.completion_tokens, entry.images)
         past.add(entry.key_id, entry.model, amounts, entry.at_us)
-    for intent in await books.ledger.open_intents():
+    for intent in await ledger.open_intents():
         past.add(intent.key_id, intent.model, intent.reserved._replace(slots=0), intent.at_us)
-    await books.counters.replay(past.all())
+    await counters.replay(past.all())
     return past.count
 
 

@@ -63,7 +63,7 @@ class Estimates(Protocol):
         ...
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class BookTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How these books are kept, from `[limits]`."""
 
     lease_us: int = 30 * SECOND_US
@@ -82,7 +82,7 @@ class Books:
         allowances: Allowances,
         estimates: Estimates,
         clock: Clock,
-        terms: Terms = Terms(),  # noqa: B008 -- frozen
+        terms: BookTerms = BookTerms(),  # noqa: B008 -- frozen
         line: Line | None = None,
     ) -> None:
         """`line` is where requests wait for their limits; without one they are refused at once."""
@@ -215,6 +215,8 @@ class BookedLease:
         if outcome.usage is None and outcome.status != "ok":
             cost = 0  # nothing was generated: the price of a request is for an answer
         outcome.cost_micros = cost
+        if not ask.terms.price.free:
+            outcome.currency = books.terms.currency
         self._close(used, cost)
         if outcome.status == "ok" and not used.estimated:
             books.estimates.learn(ask.principal.key_id, ask.model, ask.prompt_bytes, used, ask.choices)

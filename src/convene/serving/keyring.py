@@ -302,6 +302,13 @@ class KeyRing:
         """Return the records of all keys, oldest first. Raises `StoreFault`."""
         return await self._keys.list_all()
 
+    async def principals(self) -> dict[str, Principal]:
+        """Return who is behind every key, by its id; of revoked and expired ones too. Raises `StoreFault`."""
+        found: dict[str, Principal] = {}
+        for record in await self._keys.list_all():
+            found[record.id] = _principal_of(record, await self._standing_of(record), self._default_plan)
+        return found
+
     async def _standing_of(self, record: KeyRecord) -> Standing:
         if self._accounts is None or not (record.user_id or record.team_id):
             return _NOBODY

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from convene.api.call import Call
+from convene.api.limit_headers import ReadyHeaders
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,7 +61,7 @@ class Connection:
 
     def call(self, body_bytes_max: int = 1000) -> Call:
         """Return the request in the hands of an endpoint."""
-        call = Call(self.scope, self.receive, self.send, body_bytes_max)
+        call = Call(self.scope, self.receive, self.send, body_bytes_max, ReadyHeaders())
         call.name("req_1")
         return call
 

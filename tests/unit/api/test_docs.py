@@ -14,6 +14,7 @@ from convene.api.call import Call
 from convene.api.docs import PAGES, Docs, read_page
 from convene.api.docs_html import render_page, sections_of, title_of
 from convene.api.docs_reference import reference_of, type_of
+from convene.api.limit_headers import ReadyHeaders
 from convene.api.openapi import document
 from convene.api.routes import Router
 from convene.api.table import Endpoints, route_table
@@ -78,7 +79,7 @@ async def get(docs: Docs, path: str, method: str = "GET") -> Answer:
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    call = Call({"type": "http", "method": method, "path": path, "headers": []}, no_body, send, 0)
+    call = Call({"type": "http", "method": method, "path": path, "headers": []}, no_body, send, 0, ReadyHeaders())
     route, call.params = Router(docs.routes()).find(method, path)
     assert route.open
     assert not route.described

@@ -13,6 +13,7 @@ from convene.api import openapi, shapes, shapes_described
 from convene.api.call import Call
 from convene.api.chat_reply import reply_bytes
 from convene.api.chat_request import ChatCall, read_chat
+from convene.api.limit_headers import ReadyHeaders
 from convene.api.openapi import describe, document, operation_id
 from convene.api.openapi_words import FIELDS, STATUSES
 from convene.api.problems import STATUSES as ERROR_CLASSES
@@ -322,6 +323,6 @@ async def test_the_endpoint_that_stands_in_for_a_description_answers_nobody() ->
     async def nothing() -> MutableMapping[str, Any]:
         raise AssertionError
 
-    call = Call({"type": "http", "path": "/", "headers": []}, nothing, never, 0)
+    call = Call({"type": "http", "path": "/", "headers": []}, nothing, never, 0, ReadyHeaders())
     with pytest.raises(AssertionError):
         await openapi._nobody(call)

@@ -14,7 +14,6 @@ from convene.serving.allowances import Allowances
 from convene.serving.base import Outcome
 from convene.serving.bookkeeping import Bookkeeping, PastLimits, entry_of_orphan, rebuild
 from convene.serving.books import SECOND_US, Books
-from convene.serving.terms import Terms
 from convene.store.base_ledger import Bucket, Entry, Sums
 from convene.store.memory_counters import MemoryCounters
 from convene.usage import Usage
@@ -57,6 +56,11 @@ def room() -> Room:
 def known(room: Room) -> PastLimits:
     """Return the limits of the one key there is."""
     return PastLimits(room.allowances, {"m": DEAR}, {"k1": WHO})
+
+
+async def again(room: Room) -> int | None:
+    """Rebuild the counters of a room."""
+    return await rebuild(room.counters, room.ledger, room.clock.now(), known(room))
 
 
 async def test_an_orphan_is_entered_as_unknown_at_what_it_had_reserved(room: Room) -> None:
@@ -128,7 +132,7 @@ async def test_fresh_counters_begin_where_the_ledger_left_off(room: Room) -> Non
         spent("2026-11-26", 1_000),
         spent("2026-11-26", 5_000, "k9"),
     ]
-    assert await rebuild(room.books, known(room)) == 3
+    assert await again(room) == 3
     # 60,000 tokens half a day ago: 10,000 of them are left, and 7,000 just now.
     assert room.used("tokens per day", 86_400) == pytest.approx(17_000, rel=1e-4)
     assert (room.level("budget per day"), room.level("budget per month"), room.level("budget in total")) == (
@@ -136,7 +140,7 @@ async def test_fresh_counters_begin_where_the_ledger_left_off(room: Room) -> Non
         1_100,
         1_111,
     )
-    assert await rebuild(room.books, known(room)) == 0
+    assert await again(room) is None
     assert room.used("tokens per day", 86_400) == pytest.approx(17_000, rel=1e-4)
 
 
@@ -149,7 +153,7 @@ async def test_what_was_under_way_counts_at_what_it_had_reserved_and_is_not_coun
     after = Room(ALLOWED)
     after.clock.set_wall(NOW + 1)
     books = Books(after.counters, room.ledger, after.allowances, after.estimates, after.clock)
-    assert await rebuild(books, known(after)) == 1
+    assert await rebuild(after.counters, room.ledger, NOW + 1, known(after)) == 1
     assert after.level("budget in total") == reserved.micros
     room.ledger.dead.add("chatcmpl-1")
     await Bookkeeping(books).adopt_orphans()
@@ -161,7 +165,7 @@ async def test_many_requests_of_a_second_are_charged_together_and_never_less(roo
     now_us = int(NOW * SECOND_US)
     for n in range(500):
         room.ledger.finish(entry(f"e{n:03}", now_us - 3_000_000 + n * 1_000, 10))
-    assert await rebuild(room.books, known(room)) == 500
+    assert await again(room) == 500
     assert room.used("tokens per day", 86_400) == pytest.approx(5_000, abs=5)
     assert round(room.used("requests per day", 86_400)) == 500
 
@@ -170,7 +174,7 @@ async def test_a_key_whose_plan_is_gone_is_passed_over(room: Room) -> None:
     now_us = int(NOW * SECOND_US)
     room.ledger.finish(entry("e", now_us - 1, 10))
     gone = PastLimits(Allowances({}), {}, {"k1": WHO})
-    assert await rebuild(room.books, gone) == 1
+    assert await rebuild(room.counters, room.ledger, NOW, gone) == 1
     assert round(room.used("requests per day", 86_400)) == 0
 
 
@@ -179,7 +183,7 @@ async def test_every_day_is_found_in_its_own_period() -> None:
         room = Room(Allowance(budget_per_day=10**6, budget_total=10**6))
         room.clock.set_wall(datetime.fromisoformat(f"{day}T23:59:59+00:00").timestamp())
         room.ledger.sums = [spent(day, 7)]
-        await rebuild(room.books, PastLimits(room.allowances, {"m": Terms()}, {"k1": WHO}))
+        await again(room)
         assert (room.level("budget in total"), room.level("budget per day")) == (7, 7)
 
 
@@ -199,8 +203,7 @@ def test_counters_that_are_not_fresh_are_left_alone() -> None:
         room = Room(ALLOWED)
         counters = MemoryCounters(clock)
         assert await counters.fresh()
-        books = Books(counters, room.ledger, room.allowances, room.estimates, clock)
         room.ledger.sums = [spent("2027-01-15", 5)]
-        assert await rebuild(books, known(room)) == 0
+        assert await rebuild(counters, room.ledger, NOW, known(room)) is None
 
     asyncio.run(scene())
