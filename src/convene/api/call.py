@@ -160,9 +160,10 @@ class Call:
         head = [(b"content-type", content_type), *self.common]
         if headers:
             head += headers
-        if self._direct is not None and len(body) <= DIRECT_BYTES_MAX:
+        direct = self._direct
+        if direct is not None and len(body) <= DIRECT_BYTES_MAX:
             try:
-                self._direct.respond(status, head, body)
+                direct.respond(status, head, body)
             except OSError:
                 self.status = CLIENT_LEFT
                 raise ClientLeftError from None

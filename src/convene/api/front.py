@@ -73,8 +73,8 @@ class Front:
         """`loopback_only`: no keys are asked for, so only requests that name a loopback host pass (decisions 20)."""
         self._router = router
         self.gatekeeper = gatekeeper
-        self._clock = clock
         self._monotonic = clock.monotonic
+        self._new_id = clock.new_id
         self._lifespan = lifespan
         self._cors = cors
         self._access = access
@@ -126,7 +126,7 @@ class Front:
             text = incoming.decode("latin-1")
             if _SANE_ID(text):
                 return text
-        return self._clock.new_id("req_")
+        return self._new_id("req_")
 
     @staticmethod
     async def _refuse(call: Call, fault: ConveneError) -> None:

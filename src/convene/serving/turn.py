@@ -82,7 +82,6 @@ class Turn:
         self._generation = generation
         self._principal = principal
         self._model = model
-        self._written: list[str] = []
         self.request = request
         self.id = turns.clock.new_id("chatcmpl-")
         self.created = int(turns.now())
@@ -91,6 +90,7 @@ class Turn:
 
     async def events(self) -> AsyncGenerator[Event]:
         """Reserve, run the model, settle exactly once whatever happens on the way (invariants 5 and 6)."""
+        self._written: list[str] = []
         began_at, lease = await self._begin()
         try:
             async with aclosing(self._model.generate(self._generation)) as events:
