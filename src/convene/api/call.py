@@ -178,9 +178,10 @@ class Call:
             head += self.limit_head()
         if headers:
             head += headers
-        if self._direct is not None and len(body) <= DIRECT_BYTES_MAX:
+        direct = self._direct
+        if direct is not None and len(body) <= DIRECT_BYTES_MAX:
             try:
-                self._direct.respond(status, head, body)
+                direct.respond(status, head, body)
             except OSError:
                 self.status = CLIENT_LEFT
                 raise ClientLeftError from None

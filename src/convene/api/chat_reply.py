@@ -95,7 +95,7 @@ _PLAIN_REPLY: Final = (
 def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
     used, model, cost = answer.usage, _encode(turn.model), cost_of(turn.outcome)
     optional = b""
-    fingerprint = fingerprint_of(answer, seeded=call.seeded)
+    fingerprint = answer.fingerprint or fingerprint_of(answer, seeded=call.seeded)
     if fingerprint is not UNSET:
         optional = b'"system_fingerprint":%b,' % _encode(fingerprint)
     if call.service_tier:
@@ -108,7 +108,7 @@ def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: st
         _encode(answer.finish),
         used.prompt_tokens,
         used.completion_tokens,
-        used.total_tokens,
+        used.prompt_tokens + used.completion_tokens,
         used.cached_tokens,
         used.reasoning_tokens,
         _encode(request_id),

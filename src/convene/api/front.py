@@ -78,8 +78,8 @@ class Front:
         """
         self._router = router
         self.gatekeeper = gatekeeper
-        self._clock = clock
         self._monotonic = clock.monotonic
+        self._new_id = clock.new_id
         self._lifespan = lifespan
         self._cors = cors
         self._witnesses = tuple(witnesses)
@@ -136,7 +136,7 @@ class Front:
             text = incoming.decode("latin-1")
             if _SANE_ID(text):
                 return text
-        return self._clock.new_id("req_")
+        return self._new_id("req_")
 
     @staticmethod
     async def _refuse(call: Call, fault: ConveneError) -> None:

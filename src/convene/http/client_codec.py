@@ -46,6 +46,7 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
 class ResponseReader:
     """Reads the responses of one connection, one after the other.
 
+    `length` is the declared size of the body as it travels, None when chunked or until close.
     `pieces` is a new list for each response and stays with whoever took it; `buffered` counts the bytes put there since
     it was last set to 0.
     """
@@ -58,7 +59,6 @@ class ResponseReader:
         "_head_only",
         "_inflater",
         "_interim",
-        "_length",
         "_names",
         "_parser",
         "_quiet_bytes",
@@ -71,6 +71,7 @@ class ResponseReader:
         "head_done",
         "headers",
         "keep_alive_s",
+        "length",
         "pieces",
         "received",
         "reusable",
@@ -92,7 +93,7 @@ class ResponseReader:
             self._spent = False
         self._head_only = head_only
         self._interim = self._surplus = self._until_close = self._chunked = False
-        self._length: int | None = None
+        self.length: int | None = None
         self._inflater: Inflater | None = None
         self._trouble: ProtocolBroken | None = None
         self._quiet_bytes = 0
@@ -108,11 +109,6 @@ class ResponseReader:
     def surplus(self) -> bool:
         """Whether bytes came after the end of the response."""
         return self._surplus
-
-    @property
-    def length(self) -> int | None:
-        """The declared size of the body as it travels, None when chunked or until close."""
-        return self._length
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the connection. Raises `ProtocolBroken`; then the connection is of no more use."""
@@ -229,16 +225,16 @@ class ResponseReader:
                 self._refuse("the answer has a transfer coding that was not asked for")
             self._chunked = True
         elif (length := headers.get("content-length")) is not None:
-            self._length = int(length)
+            self.length = int(length)
         bodiless = self._head_only or self.status in _BODILESS
-        self._until_close = not (bodiless or self._chunked or self._length is not None)
+        self._until_close = not (bodiless or self._chunked or self.length is not None)
         if (keep_alive := headers.get("keep-alive")) is not None and (found := _KEEP_ALIVE.search(keep_alive)):
             self.keep_alive_s = float(found[1])
         if (coding := headers.get("content-encoding")) is not None and not bodiless:
             coding = coding.strip().lower()
             if coding in CODINGS:
                 self._inflater = Inflater(coding, self._caps.decoded_bytes_max)
-                self._length = None
+                self.length = None
             elif coding not in {"", "identity"}:
                 self._refuse("the answer has a content coding that was not asked for")
 

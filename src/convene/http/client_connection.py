@@ -53,7 +53,8 @@ class Owner(Protocol):
 class Connection(asyncio.Protocol):
     """One connection of a pool. `idle` and `idle_until` (loop time) belong to the pool.
 
-    `last_at` is the loop time of the last bytes received.
+    `last_at` is the loop time of the last bytes received, `keep_alive_s` how long the peer said with its last whole
+    answer that it keeps the connection open (`Keep-Alive: timeout`), None if it did not.
     """
 
     __slots__ = (
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         "alive",
         "idle",
         "idle_until",
+        "keep_alive_s",
         "last_at",
         "served",
     )
@@ -98,6 +100,7 @@ class Connection(asyncio.Protocol):
         self.alive = False
         self.idle = False
         self.idle_until = 0.0
+        self.keep_alive_s: float | None = None
         self.served = 0
 
     # What the pool and the client call.
@@ -184,11 +187,6 @@ class Connection(asyncio.Protocol):
             if self._timeouts is not None:
                 self._owner.watch(self.last_at + self._timeouts.between_bytes_s)
             self._transport.resume_reading()
-
-    @property
-    def keep_alive_s(self) -> float | None:
-        """How long the peer said it keeps the connection open (`Keep-Alive: timeout`), None if it did not."""
-        return self._reader.keep_alive_s
 
     # What asyncio calls.
 
@@ -284,6 +282,7 @@ class Connection(asyncio.Protocol):
             if self._paused and self._transport is not None:
                 self._paused = False
                 self._transport.resume_reading()
+            self.keep_alive_s = self._reader.keep_alive_s
             self._owner.give_back(self)
         else:
             self._abort()

@@ -291,7 +291,7 @@ class Exchange:
             self.keep_alive and (length is None or length == size) and size <= _JOIN_MAX
         ):
             # The hot path: the same bytes as below, in half the time.
-            self._link.write(b"".join((self._line, edge.date_line, block, b"content-length: %d\r\n\r\n" % size, body)))
+            self._link.write(b"%b%b%bcontent-length: %d\r\n\r\n%b" % (self._line, edge.date_line, block, size, body))
             self._finish()
             return
         self._send_framed(body, block, length, dated=dated, more=more)

@@ -41,7 +41,7 @@ FRESH, PARTIAL, IDLE, BUSY, CLOSING, LINGERING = range(6)
 
 _METHODS: Final = {m.encode(): m for m in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")}
 _ALLOW: Final = (b"allow", ", ".join(_METHODS.values()).encode())
-_WATCHED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"connection"})
+_WATCHED: Final = frozenset({b"host", b"transfer-encoding", b"expect", b"connection"})
 # What SDKs send in either spelling, all without a meaning for this server: one look-up instead of three per header.
 _PLAIN: Final = {
     spelled.encode(): name.encode()
@@ -270,7 +270,9 @@ class Connection(asyncio.Protocol):
             headers.append((plain, value))
             return
         name = name.lower()
-        if name in _WATCHED:
+        if name == b"content-length":
+            self._length = int(value)  # llhttp has refused bad and doubled ones already
+        elif name in _WATCHED:
             self._watch(name, value)
         elif b"_" in name:
             self._room -= 1
@@ -333,7 +335,7 @@ class Connection(asyncio.Protocol):
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def _watch(self, name: bytes, value: bytes) -> None:
-        """Note a header that decides about framing or trust. llhttp has refused bad and doubled lengths already."""
+        """Note a header that decides about framing or trust, other than the length."""
         if name == b"host":
             if self._host_seen:
                 self._stop(_bad_request("More than one host header."))
@@ -341,8 +343,6 @@ class Connection(asyncio.Protocol):
                 self._stop(_bad_request("The host header is not valid."))
             self._host = value
             self._host_seen = True
-        elif name == b"content-length":
-            self._length = int(value)
         else:
             odd = self._odd
             if odd is None:

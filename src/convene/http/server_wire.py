@@ -79,8 +79,7 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
     `transfer-encoding`, `keep-alive` and `connection` are the server's and dropped (RFC 9110 7.6.1). Raises
     `ValueError` for a name that is no token, for CR, LF or NUL in a value (response splitting), for a bad length.
     """
-    parts: list[bytes] = []
-    lines = 0
+    lines: list[bytes] = []
     length: int | None = None
     close = dated = False
     for name, value in headers:
@@ -97,10 +96,11 @@ def encode_fields(headers: Iterable[tuple[bytes, bytes]]) -> Fields:
             dated = dated or name == b"date"
             if _TOKEN.fullmatch(name) is None:
                 raise ValueError(f"bad response header name {name!r}")
-        parts += (name, b": ", value, b"\r\n")
-        lines += 1
-    block = b"".join(parts)
-    if block.count(b"\n") != lines or block.count(b"\r") != lines or b"\0" in block:
+        lines.append(b": ".join((name, value)))
+    lines.append(b"")
+    block = b"\r\n".join(lines)
+    ends = len(lines) - 1
+    if block.count(b"\n") != ends or block.count(b"\r") != ends or block.count(b"\0"):
         raise ValueError("CR, LF or NUL in a response header")
     return block, length, close, dated
 
