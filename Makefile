@@ -9,7 +9,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 UV := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help serve test check format bench conformance lock clean
+.PHONY: help serve test check format bench soak conformance lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ format: .venv/.dev ## Format and mend what the linter can
 
 bench: .venv/.dev ## Measure speed as ratios to yardsticks (nginx, wrk; says what is missing)
 	@.venv/bin/python bench/run.py
+
+soak: .venv/.dev ## The long runs: hundreds of kill -9 on the books (minutes)
+	@CONVENE_TEST_KILLS=300 .venv/bin/python -m pytest -q tests/process/test_ledger_kill.py
 
 conformance: .venv/.default ## Run other people's test suites against a server (see docs/conformance.md)
 	@.venv/bin/python tests/conformance/run.py

@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine]
+    python bench/run.py [plain] [streams] [engine] [ledger]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import engine
+import ledger
 import plain
 import streams
 from parts import missing, say
@@ -19,7 +20,12 @@ from parts import missing, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SECTIONS: dict[str, Callable[[], bool]] = {"plain": plain.measure, "streams": streams.measure, "engine": engine.measure}
+SECTIONS: dict[str, Callable[[], bool]] = {
+    "plain": plain.measure,
+    "streams": streams.measure,
+    "engine": engine.measure,
+    "ledger": ledger.measure,
+}
 
 
 def main(names: list[str]) -> int:

@@ -149,7 +149,7 @@ KEY-02 2 A key has a name, appears in full only once, and is revoked by deletion
 KEY-03 2 Any opaque text can be a key, `sk_` + 64 hex digits and `sk-...` included.
 KEY-04 proved Keys can be tied to plans whose limits differ.
 USAGE-01 3 No request goes by without its usage being recorded.
-USAGE-02 3 The operator can read recorded usage through an endpoint.
+USAGE-02 proved The operator can read recorded usage through an endpoint.
 [asi-one §8]
 AGENTIC-01 5 An agentic model can look for agents in the marketplace and let them contribute to the reply.
 AGENTIC-02 5 Plain language and `x-session-id` suffice: no tools to define, no agents to list.

@@ -26,7 +26,8 @@ from convene.api.models import Models
 from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
-from convene.app_books import BookedStore, BookRoom, open_store
+from convene.api.usage import LimitReports, UsageReports
+from convene.app_books import BookedStore, BookRoom, allowances_of, open_store
 from convene.app_models import Deployments
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
@@ -35,7 +36,9 @@ from convene.serving.catalog import Catalog
 from convene.serving.embedding import Embedder
 from convene.serving.gates import ClosedGate, LocalGate
 from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
+from convene.serving.limit_desk import LimitReader
 from convene.serving.turn import Turns
+from convene.serving.usage import UsageReader
 from convene.store.memory import MemoryStore
 
 log = logging.getLogger("convene.app")
@@ -44,12 +47,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Literal
 
+    from convene.api.routes import Endpoint
     from convene.app_models import EngineMaker
     from convene.clock import Clock
     from convene.config import Config
     from convene.http.base import Client
     from convene.serving.admission import Admission
     from convene.serving.base import Principal
+    from convene.store.base_ledger import Ledger
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,12 +129,16 @@ class App:
             embeddings=EmbeddingRequests(self._embedder),
             list_models=models.list_all,
             show_model=models.show,
+            **self._readers(),
             alive=health.alive,
             ready=health.ready,
         )
         routes = route_table(endpoints)
         docs = Docs(routes, listed=config.docs)
-        self.metrics = Metrics(info={"version": convene.__version__, "python": platform.python_version()})
+        self.metrics = Metrics(
+            info={"version": convene.__version__, "python": platform.python_version()},
+            queue_depth=lambda: 0 if self.books is None else self.books.waiting,
+        )
         served = (*routes, *docs.routes(), *MetricsPage(self.metrics, _metrics_access(config)).routes())
         self.front = Front(
             router=Router(served),
@@ -142,6 +151,32 @@ class App:
             loopback_only=config.auth == "none",
         )
         self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The books of the store that is open now."""
+        return self._store.ledger
+
+    def _readers(self) -> dict[str, Endpoint]:
+        """Return the endpoints that read the books and the counters."""
+        config, catalog = self._config, self.catalog
+        usage = UsageReports(UsageReader(lambda: self.ledger), self._clock.now, config.currency)
+        desk = LimitReader(
+            allowances_of(config),
+            catalog,
+            catalog.terms,
+            lambda: None if self.books is None else self.books.counters,
+            self._clock.now,
+        )
+        return {
+            "usage": usage.show,
+            "usage_requests": usage.requests,
+            "usage_request": usage.request,
+            "limits": LimitReports(desk, config.currency).show,
+            "admin_usage": usage.show_all,
+            "admin_usage_requests": usage.all_requests,
+            "admin_usage_request": usage.any_request,
+        }
 
     async def start(self) -> None:
         """Open the store, make the first key if there is none, open the books, begin loading models."""

@@ -2,6 +2,7 @@
 
     cli.py  serve, migrate, check-config, openapi, completion, version, help
     cli_keys.py  keys create, list, rotate, revoke        cli_models.py  models list, pull, rm
+    cli_usage.py  usage, limits, export                   cli_upkeep.py  reconcile, backup
     cli_chat.py  chat        cli_doctor.py  doctor        cli_output.py  how all of them speak
 
 Data goes to stdout, talk to stderr; exit codes are 0, 1 (it failed) and 2 (it was asked wrongly). Not here: what a
@@ -27,6 +28,8 @@ from convene.cli_doctor import doctor
 from convene.cli_keys import keys
 from convene.cli_models import models
 from convene.cli_output import AskedWrongly, Stop, Verbs, configured, json_option, put, put_json, put_table, say
+from convene.cli_upkeep import backup, reconcile
+from convene.cli_usage import export, limits, usage
 from convene.config import describe
 from convene.store.migrations import STEPS
 from convene.store.sqlite import SqliteStore
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 _EPILOG = "Begin with `convene serve`. `convene help VERB` shows examples of a verb."
 
 
-@click.group(cls=Verbs, epilog=_EPILOG, commands=[keys, models, chat, doctor])
+@click.group(cls=Verbs, epilog=_EPILOG, commands=[keys, models, usage, limits, export, reconcile, backup, chat, doctor])
 @click.version_option(__version__, prog_name="convene", message="%(prog)s %(version)s")
 def main() -> None:
     """Convene: a self-hosted, OpenAI-compatible, agentic LLM API."""

@@ -28,9 +28,10 @@ from convene.store.base_ledger import Entry, Filter
 from convene.store.sqlite import SqliteStore
 from ledger_samples import ALL, START_US, ended, entry, intent, summed
 
-ROUND_US: Final = 1_000_000
-"""Entries of one kill are admitted in a second of their own, so that each is compared by itself."""
+ROUND: Final = 4_000
+"""Requests that one child may make; a millisecond apart, so that those of each kill are compared by themselves."""
 CALLERS: Final = 16
+CHILDREN_MAX: Final = 2
 LATER_S: Final = 3600.0
 
 
@@ -70,7 +71,7 @@ async def work(path: Path, pipe: int, seed: int, first: int) -> None:
     """Begin and finish without an end, and say over the pipe what was acknowledged."""
     store = await SqliteStore.open(path)
     chance = random.Random(seed)  # noqa: S311 -- repeatable as far as a race can be
-    numbers = iter(range(first, first + ROUND_US // 1000))
+    numbers = iter(range(first, first + ROUND))
 
     async def caller() -> None:
         for number in numbers:
@@ -92,26 +93,50 @@ async def work(path: Path, pipe: int, seed: int, first: int) -> None:
     await asyncio.Event().wait()  # everything is written; the kill comes later
 
 
-def kill_one(path: Path, chance: random.Random, first: int) -> Acknowledged:
-    """Fork a child, kill it some time after its first acknowledgement, and return what it had been promised."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        with contextlib.suppress(BaseException):
-            asyncio.run(work(path, writing, chance.randrange(1 << 30), first))
-        os._exit(1)
-    os.close(writing)
-    heard = os.read(reading, 1)
-    time.sleep(chance.choice([0.0, 0.01, 0.05, 0.3]) * chance.random())
-    os.kill(child, signal.SIGKILL)
-    with os.fdopen(reading, "rb") as pipe:
-        lines = (heard + pipe.read()).decode().splitlines()
-    _, status = os.waitpid(child, 0)
-    if os.WTERMSIG(status) != signal.SIGKILL:
-        raise RuntimeError("the child ended by itself")
-    # A write of so few bytes to a pipe is never cut.
-    return Acknowledged({int(one[1:]) for one in lines if one[0] == "b"}, {int(o[1:]) for o in lines if o[0] == "f"})
+class Child:
+    """A forked process that writes the books, and the pipe on which it says what was acknowledged."""
+
+    def __init__(self, path: Path, seed: int, first: int) -> None:
+        self._pipe, writing = os.pipe()
+        self._process = os.fork()
+        if self._process == 0:
+            os.close(self._pipe)
+            with contextlib.suppress(BaseException):
+                asyncio.run(work(path, writing, seed, first))
+            os._exit(1)
+        os.close(writing)
+        self._heard = b""
+
+    def wait_for_one(self) -> None:
+        """Wait for its first acknowledgement."""
+        self._heard = os.read(self._pipe, 1)
+
+    def kill(self) -> Acknowledged:
+        """Kill it and return what it had been promised."""
+        os.kill(self._process, signal.SIGKILL)
+        with os.fdopen(self._pipe, "rb") as pipe:
+            lines = (self._heard + pipe.read()).decode().splitlines()
+        _, status = os.waitpid(self._process, 0)
+        if os.WTERMSIG(status) != signal.SIGKILL:
+            raise RuntimeError("the child ended by itself")
+        # A write of so few bytes to a pipe is never cut.
+        begun = {int(line[1:]) for line in lines if line[0] == "b"}
+        return Acknowledged(begun, {int(line[1:]) for line in lines if line[0] == "f"})
+
+
+def kill_some(path: Path, chance: random.Random, first: int, children: int) -> Acknowledged:
+    """Let several write one file, kill each some time after its first acknowledgement, and return all promises."""
+    running = [Child(path, chance.randrange(1 << 30), first + place * ROUND) for place in range(children)]
+    begun: set[int] = set()
+    finished: set[int] = set()
+    for child in running:
+        child.wait_for_one()
+    for child in running:
+        time.sleep(chance.choice([0.0, 0.01, 0.05, 0.3]) * chance.random())
+        promised = child.kill()
+        begun |= promised.begun
+        finished |= promised.finished
+    return Acknowledged(begun, finished)
 
 
 async def compare(path: Path, promised: Acknowledged, first: int, report: Report) -> list[Entry]:
@@ -119,7 +144,7 @@ async def compare(path: Path, promised: Acknowledged, first: int, report: Report
     store = await SqliteStore.open(path, Later())
     ledger = store.ledger
     since_us = START_US + first * 1000
-    which = Filter(whose=ALL, since_us=since_us, until_us=since_us + ROUND_US)
+    which = Filter(whose=ALL, since_us=since_us, until_us=since_us + CHILDREN_MAX * ROUND * 1000)
     found = [one async for one in ledger.entries(which)]
     ids = {one.id for one in found}
     orphans = await ledger.orphans(30_000_000)
@@ -155,14 +180,16 @@ async def final(path: Path, kept: dict[str, Entry], report: Report) -> None:
 
 
 def run(path: Path, kills: int, seed: int) -> Report:
-    """Kill so many children, one after the other, on one file."""
+    """Kill so many children on one file."""
     chance = random.Random(seed)  # noqa: S311 -- repeatable as far as a race can be
     report, kept = Report(), dict[str, Entry]()
-    for number in range(kills):
-        first = number * ROUND_US // 1000
-        promised = kill_one(path, chance, first)
+    first = 0
+    while report.kills < kills:
+        children = chance.choice([1, 1, CHILDREN_MAX])
+        promised = kill_some(path, chance, first, children)
         kept |= {one.id: one for one in asyncio.run(compare(path, promised, first, report))}
-        report.kills += 1
+        first += CHILDREN_MAX * ROUND
+        report.kills += children
         report.begun += len(promised.begun)
         report.finished += len(promised.finished)
     asyncio.run(final(path, kept, report))

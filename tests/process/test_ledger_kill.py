@@ -14,7 +14,7 @@ from convene.store.sqlite import SqliteStore
 from ledger_samples import entry
 from process.ledger_kill import Acknowledged, Later, Report, compare
 
-KILLS = int(os.environ.get("CONVENE_SOAK_KILLS", "20"))
+KILLS = int(os.environ.get("CONVENE_TEST_KILLS", "20"))
 """`make soak` sets more."""
 
 
@@ -27,7 +27,7 @@ async def test_whatever_was_acknowledged_before_a_kill_is_there_once_afterwards(
     report = msgspec.json.decode(output, type=Report)
     assert (report.lost, report.wrong) == ([], [])
     assert process.returncode == 0
-    assert report.kills == KILLS
+    assert report.kills >= KILLS
     assert report.finished > KILLS  # it was killed while it wrote
     assert report.orphans > 0
 

@@ -33,6 +33,7 @@ from convene.api.problems import MethodNotAllowed, UnsupportedMedia
 from convene.api.routes import Router
 from convene.api.shapes import ChatBody, EmbeddingBody, ErrorReply
 from convene.api.shapes_described import ExecutedTool, Step
+from convene.api.shapes_usage import LimitLevels, UsageTotal
 from convene.api.table import Endpoints, route_table
 from convene.app_models import DEFAULT_NAMES, EMBEDDING_NAME
 from convene.cli import main
@@ -259,6 +260,10 @@ def test_every_sample_in_json_is_what_it_shows(sample: pages.Sample) -> None:
             read_inputs(read_shape(value, EmbeddingBody).input)
         case {"error": _}:
             read_shape(value, ErrorReply)
+        case {"object": "usage"}:
+            msgspec.convert(value, UsageTotal, strict=True)
+        case {"object": "list", "plan": _}:
+            msgspec.convert(value, LimitLevels, strict=True)
         case {"tool_name": _}:
             read_shape(value, ExecutedTool)
         case {"depends_on": _}:

@@ -45,6 +45,8 @@ PAGES: Final = (
     Page("tools", "Use", "Calling your own functions, the round trip, what small models manage."),
     Page("structured-output", "Use", "Answers that follow a JSON schema."),
     Page("embeddings", "Use", "Texts to vectors."),
+    Page("limits", "Use", "What is limited, what answers say of it, refusals, what is billed."),
+    Page("usage", "Use", "What was used: sums, groups, single requests, exports, checks."),
     Page("agentic", "Use", "The fields ASI:One adds, their shapes, and what this version does with them."),
     Page("errors", "Use", "Statuses, codes, what to repeat and what not."),
     Page("running", "Run", "Starting and stopping, health, logs, keys, a proxy in front."),

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 
-class Cost(msgspec.Struct):
+class Money(msgspec.Struct):
     """Money: millionths of the currency's unit, so 250,000 is 0.25."""
 
     currency: str
@@ -27,7 +27,7 @@ class Used(msgspec.Struct, kw_only=True):
     images: int
     tool_calls: int
     agent_calls: int
-    cost: Cost
+    cost: Money
 
 
 class UsageTotal(Used, kw_only=True):
@@ -86,7 +86,7 @@ class UsageEntry(msgspec.Struct, kw_only=True):
     tool_calls: int
     agent_calls: int
     estimated: bool
-    cost: Cost
+    cost: Money
     price: str | None
     status: Literal["ok", "client_left", "failed", "unknown"]
     finish: str | None

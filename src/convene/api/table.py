@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from convene.api import shapes
+from convene.api import shapes, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 
@@ -19,6 +19,13 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: Endpoint
     list_models: Endpoint
     show_model: Endpoint
+    usage: Endpoint
+    usage_requests: Endpoint
+    usage_request: Endpoint
+    limits: Endpoint
+    admin_usage: Endpoint
+    admin_usage_requests: Endpoint
+    admin_usage_request: Endpoint
     alive: Endpoint
     ready: Endpoint
 
@@ -60,9 +67,70 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             gives=shapes.Model,
             tag="Models",
         ),
+        *_usage(to),
         *_probes(to),
         *_refusals(),
     )
+
+
+def _usage(to: Endpoints) -> tuple[Route, ...]:
+    """Each kind of answer for oneself and, under `/v1/admin`, for everybody."""
+    total = "Sum up what the calling key has used; with group_by, by day, model and so on"
+    kinds = (
+        ("/v1", to.usage, to.usage_requests, to.usage_request, usage.USAGE_QUERY, usage.REQUESTS_QUERY),
+        (
+            "/v1/admin",
+            to.admin_usage,
+            to.admin_usage_requests,
+            to.admin_usage_request,
+            usage.ADMIN_USAGE_QUERY,
+            usage.ADMIN_REQUESTS_QUERY,
+        ),
+    )
+    rows: list[Route] = []
+    for prefix, show, pages, one, show_query, pages_query in kinds:
+        admin = prefix != "/v1"
+        whose = ", of everybody (scope admin)" if admin else ""
+        rows += (
+            Route(
+                method="GET",
+                path=f"{prefix}/usage",
+                endpoint=show,
+                summary=f"Sum up what was used{whose}" if admin else total,
+                query=show_query,
+                gives=shapes_usage.UsageTotal,
+                or_gives=shapes_usage.UsageGroups,
+                tag="Usage",
+            ),
+            Route(
+                method="GET",
+                path=f"{prefix}/usage/requests",
+                endpoint=pages,
+                summary=f"List single requests, newest first{whose}",
+                query=pages_query,
+                gives=shapes_usage.UsageEntries,
+                tag="Usage",
+            ),
+            Route(
+                method="GET",
+                path=f"{prefix}/usage/requests/{{request}}",
+                endpoint=one,
+                summary=f"Show one request, by its id or its x-request-id{whose}",
+                query=() if admin else usage.FIND_QUERY,
+                gives=shapes_usage.UsageEntry,
+                tag="Usage",
+            ),
+        )
+    limits = Route(
+        method="GET",
+        path="/v1/limits",
+        endpoint=to.limits,
+        summary="List every limit that binds the calling key, and what is left of it",
+        query=usage.LIMITS_QUERY,
+        gives=shapes_usage.LimitLevels,
+        tag="Usage",
+    )
+    return (*rows, limits)
 
 
 def _probes(to: Endpoints) -> tuple[Route, ...]:

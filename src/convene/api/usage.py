@@ -15,9 +15,9 @@ from msgspec import UNSET
 
 from convene.api.query import Parameter, Query
 from convene.api.shapes_usage import (
-    Cost,
     LimitLevel,
     LimitLevels,
+    Money,
     UsageEntries,
     UsageEntry,
     UsageGroup,
@@ -184,7 +184,7 @@ class UsageReports:
         group = dict(zip(by, bucket.group, strict=True))
         return UsageGroup(group=group, **self._figures(bucket.sums))  # type: ignore[arg-type]  # as above
 
-    def _figures(self, sums: Sums) -> dict[str, int | Cost]:
+    def _figures(self, sums: Sums) -> dict[str, int | Money]:
         return sums_shape(sums, self._currency)
 
 
@@ -209,7 +209,7 @@ class LimitReports:
         await call.reply_json(answer)
 
 
-def sums_shape(sums: Sums, currency: str) -> dict[str, int | Cost]:
+def sums_shape(sums: Sums, currency: str) -> dict[str, int | Money]:
     """Return sums by the names of `shapes_usage.Used`."""
     return {
         "requests": sums.requests,
@@ -221,7 +221,7 @@ def sums_shape(sums: Sums, currency: str) -> dict[str, int | Cost]:
         "images": sums.images,
         "tool_calls": sums.tool_calls,
         "agent_calls": sums.agent_calls,
-        "cost": Cost(currency, sums.cost_micros),
+        "cost": Money(currency, sums.cost_micros),
     }
 
 
@@ -251,7 +251,7 @@ def entry_shape(entry: Entry, currency: str) -> UsageEntry:
         tool_calls=entry.tool_calls,
         agent_calls=entry.agent_calls,
         estimated=entry.estimated,
-        cost=Cost(currency, entry.cost_micros),
+        cost=Money(currency, entry.cost_micros),
         price=entry.price or None,
         status=entry.status,
         finish=entry.finish or None,

@@ -24,7 +24,6 @@ __all__ = [
     "GROUP_BY",
     "LIMIT_MAX",
     "SCOPES",
-    "Allowances",
     "Bucket",
     "Entry",
     "GroupBy",
@@ -71,7 +70,10 @@ class UsageDesk(Protocol):
     async def groups(
         self, caller: Principal, view: View, by: Sequence[GroupBy], limit: int, after: tuple[str, ...] = ()
     ) -> tuple[list[Bucket], bool]:
-        """Return at most `limit` groups behind `after`, in their order, and whether there are more."""
+        """Return at most `limit` groups behind `after`, in their order, and whether there are more.
+
+        Raises `BadRequest` (`after`) for what is no group of these.
+        """
         ...
 
     async def entries(self, caller: Principal, view: View, limit: int, after: str = "") -> tuple[list[Entry], bool]:
@@ -86,14 +88,6 @@ class UsageDesk(Protocol):
 
         Raises `NotFound` if there is none, or it is somebody else's (invariant 9).
         """
-        ...
-
-
-class Allowances(Protocol):
-    """Knows which limits apply to whom; `serving/allowances.py` does."""
-
-    def limits_for(self, principal: Principal, model: str | None) -> tuple[Limit, ...]:
-        """Return every limit that applies to a caller, on one model or whatever the model. Raises `NotFound`."""
         ...
 
 

@@ -40,8 +40,11 @@ class UsageReader:
     async def groups(
         self, caller: Principal, view: View, by: Sequence[GroupBy], limit: int, after: tuple[str, ...] = ()
     ) -> tuple[list[Bucket], bool]:
-        """See `UsageDesk.groups`."""
-        found = await self._ledger().report(_filter_of(view, whose_of(caller, view)), by, limit + 1, after)
+        """See `UsageDesk.groups`. Raises `BadRequest` (`after`) for what is no group of these."""
+        try:
+            found = await self._ledger().report(_filter_of(view, whose_of(caller, view)), by, limit + 1, after)
+        except ValueError as error:
+            raise BadRequest("after must be where a page of the same groups ended.", param="after") from error
         return found[:limit], len(found) > limit
 
     async def entries(self, caller: Principal, view: View, limit: int, after: str = "") -> tuple[list[Entry], bool]:

@@ -46,9 +46,8 @@ def row_of(entry: Entry) -> list[Any]:
     row = list(astuple(entry))
     row[_STREAM] = +row[_STREAM]  # +True is 1: a database binds plain numbers several times faster than truth values
     row[_ESTIMATED] = +row[_ESTIMATED]
-    figures = row[_FIGURES]
-    if max(figures) > MOST or min(figures) < -MOST:
-        row[_FIGURES] = [max(-MOST, min(figure, MOST)) for figure in figures]
+    if not -MOST <= sum(row[_FIGURES]) <= MOST:  # they have one sign: nobody reports less than nothing
+        row[_FIGURES] = [max(-MOST, min(figure, MOST)) for figure in row[_FIGURES]]
     return row
 
 

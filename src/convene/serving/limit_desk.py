@@ -1,0 +1,82 @@
+"""The limits of a caller and where they stand: the use case behind `GET /v1/limits` and `convene limits`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from convene.limits.periods import end_us, number_of
+from convene.serving.base_usage import Level
+from convene.serving.terms import PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convene.limits.limit import Limit
+    from convene.serving.allowances import Allowances
+    from convene.serving.base import Catalog, Principal
+    from convene.serving.terms import Terms
+    from convene.store.base_counters import Counters
+
+SECOND_US: Final = 1_000_000
+
+
+class LimitReader:
+    """A `LimitDesk` over counters."""
+
+    def __init__(
+        self,
+        allowances: Allowances,
+        catalog: Catalog,
+        terms: Callable[[], dict[str, Terms]],
+        counters: Callable[[], Counters | None],
+        now: Callable[[], float],
+    ) -> None:
+        """Take what is needed to know limits and levels.
+
+        Args:
+            allowances: the limits of everybody.
+            catalog: finds the model behind a name, for who may use it.
+            terms: the terms of each deployment by name.
+            counters: where counting happens; None while nothing is counted.
+            now: the wall clock in Unix seconds, for the ends of budgets' periods.
+        """
+        self._allowances = allowances
+        self._catalog = catalog
+        self._terms = terms
+        self._counters = counters
+        self._now = now
+
+    async def limits(self, caller: Principal, model: str | None) -> list[Level]:
+        """See `LimitDesk.limits`."""
+        limits = self.limits_for(caller, model)
+        counters = self._counters()
+        if counters is None or not limits:
+            return []
+        grant = await counters.levels(limits)
+        wall_us = int(self._now() * SECOND_US)
+        return [
+            level_of(limit, state, grant.now_us, wall_us) for limit, state in zip(limits, grant.states, strict=True)
+        ]
+
+    def limits_for(self, caller: Principal, model: str | None) -> tuple[Limit, ...]:
+        """Return every limit that binds the caller, on one model or whatever the model. Raises `NotFound`."""
+        if model is None:
+            return self._allowances.of_caller(caller)
+        card = self._catalog.card(model, caller)
+        deployment = card.alias_of or card.id
+        return self._allowances.of(caller, deployment, self._terms().get(deployment, PLAIN))
+
+
+def level_of(limit: Limit, state: int, now_us: int, wall_us: int) -> Level:
+    """Return how one limit stands; `state` and `now_us` as in `limits.limit.Grant`, `wall_us` since 1970."""
+    if limit.kind == "rate":
+        behind_us = max(0, state - now_us)
+        left = (limit.window_us - behind_us) * limit.per // limit.step
+        return Level(limit=limit, used=limit.amount - left, remaining=max(0, left), whole_after_us=behind_us)
+    whole_after_us: int | None = None
+    if not state:
+        whole_after_us = 0
+    elif limit.kind == "budget":
+        end = end_us(limit.period, number_of(limit.period, wall_us))
+        whole_after_us = None if end is None else end - wall_us
+    return Level(limit=limit, used=state, remaining=max(0, limit.amount - state), whole_after_us=whole_after_us)
