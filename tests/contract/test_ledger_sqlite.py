@@ -283,6 +283,42 @@ async def test_texts_and_numbers_that_no_database_holds_hold_nobody_up(
     assert [one.model for one in await books.ledger.open_intents()] == ["?"]
 
 
+@pytest.mark.parametrize("by_way_of_the_journal", [False, True])
+async def test_values_of_the_wrong_kind_are_mended_and_hold_nobody_up(
+    books: Books, *, by_way_of_the_journal: bool
+) -> None:
+    """No such entry is made today; a fault elsewhere must cost one figure of one row, not the books."""
+    if by_way_of_the_journal:
+        books.ledger._move_at = float("inf")
+    odd = [
+        entry(1, prompt_tokens=12.5, finish=None, ttft_us="soon"),
+        entry(2, at_us=float("nan"), key_id=b"key", upstream=7),
+        entry(3, session_id={"a"}, cost_micros=None),
+    ]
+    await asyncio.gather(*map(books.ledger.finish, [*odd, entry(4)]))
+    kept = {one.id: one for number in range(1, 5) for one in await books.ledger.find(entry(number).id, ALL)}
+    first = kept[entry(1).id]
+    assert (first.prompt_tokens, first.finish, first.ttft_us) == (12, "None", 0)
+    assert (kept[entry(2).id].at_us, kept[entry(2).id].upstream) == (0, "7")
+    assert kept[entry(3).id].cost_micros == 0
+    assert kept[entry(4).id] == entry(4)
+    assert (await books.ledger.total(ALL)).requests == 4
+
+
+async def test_a_full_disk_holds_entries_back_until_there_is_room(books: Books, path: Path) -> None:
+    await books.ledger.finish(entry(1))
+    pages = books.ledger._journal._connection.execute("PRAGMA page_count").fetchone()[0]
+    books.ledger._journal._connection.execute(f"PRAGMA max_page_count = {pages}")
+    many = [books.ledger.finish(entry(number)) for number in range(2, 400)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not any(one.done() for one in many)
+    books.ledger._journal._connection.execute("PRAGMA max_page_count = 1000000")
+    await asyncio.gather(*many)
+    assert len(stored(path)) + books.ledger._journal.waiting == 399
+    assert (await books.ledger.total(ALL)).requests == 399
+
+
 # Other writers of the same file.
 
 

@@ -6,7 +6,8 @@ what an older Convene left behind is still read after a field was added.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, get_type_hints
 
 import msgspec
 from msgspec.structs import astuple
@@ -26,8 +27,11 @@ FIGURES: Final = SUM_FIELDS[1:]
 """What is summed beside the number of requests; each is a field of an entry."""
 HOUR_US: Final = DAY_US // 24
 
+_NUMBERS: Final = (int, bool, int | None)
 _STREAM: Final = ENTRY_FIELDS.index("stream")
 _ESTIMATED: Final = ENTRY_FIELDS.index("estimated")
+_TTFT: Final = ENTRY_FIELDS.index("ttft_us")
+_TEXTS: Final = frozenset(place for place, kind in enumerate(get_type_hints(Entry).values()) if kind not in _NUMBERS)
 _RESERVED: Final = INTENT_FIELDS.index("reserved")
 _FIGURES: Final = slice(ENTRY_FIELDS.index(FIGURES[0]), ENTRY_FIELDS.index(FIGURES[-1]) + 1)
 _LARGEST: Final = (1 << 63) - 1
@@ -44,9 +48,16 @@ _INTENT_HEAD: Final = _PAIR + _encoder.encode(INTENT_FIELDS)
 def row_of(entry: Entry) -> list[Any]:
     """Return an entry's row."""
     row = list(astuple(entry))
-    row[_STREAM] = +row[_STREAM]  # +True is 1: a database binds plain numbers several times faster than truth values
-    row[_ESTIMATED] = +row[_ESTIMATED]
-    if not -MOST <= sum(row[_FIGURES]) <= MOST:  # they have one sign: nobody reports less than nothing
+    try:
+        row[_STREAM] = +row[
+            _STREAM
+        ]  # +True is 1: a database binds plain numbers several times faster than truth values
+        row[_ESTIMATED] = +row[_ESTIMATED]
+        total = sum(row[_FIGURES])
+    except TypeError:
+        row = mended(row)
+        total = sum(row[_FIGURES])
+    if not -MOST <= total <= MOST:  # they have one sign: nobody reports less than nothing
         row[_FIGURES] = [max(-MOST, min(figure, MOST)) for figure in row[_FIGURES]]
     return row
 
@@ -65,7 +76,7 @@ def sums_of(row: Sequence[Any]) -> Sums:
 
 
 def packed_rows(rows: Sequence[list[Any]]) -> bytes:
-    """Return rows of entries as bytes. Raises UnicodeError or OverflowError for what no database holds (`storable`)."""
+    """Return rows of entries as bytes. Raises UnicodeError, OverflowError or TypeError for what `mended` mends."""
     return _ENTRY_HEAD + _encoder.encode(rows)
 
 
@@ -74,7 +85,7 @@ def unpacked_rows(body: bytes) -> list[list[Any]]:
     names, rows = _decoder.decode(body)
     if tuple(names) != ENTRY_FIELDS:
         rows = [row_of(_named(Entry, names, row)) for row in rows]
-    return [storable(row) for row in rows]
+    return [mended(row) for row in rows]
 
 
 def packed_intents(intents: Iterable[Intent]) -> bytes:
@@ -108,6 +119,21 @@ def storable(row: Iterable[Any]) -> list[Any]:
         else value
         for value in row
     ]
+
+
+def mended(row: Sequence[Any]) -> list[Any]:
+    """Return an entry's row as one that a database takes whatever is in it: a fault elsewhere must not stop the books.
+
+    Beyond `storable`, what should be a text is made one, and what should be a number and is none becomes 0.
+    """
+    return storable(
+        value if value is None and place == _TTFT else str(value) if place in _TEXTS else _number(value)
+        for place, value in enumerate(row)
+    )
+
+
+def _number(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and isfinite(value) else 0
 
 
 def _named(kind: type[Kept], names: Sequence[str], row: Sequence[Any]) -> Kept:

@@ -16,9 +16,9 @@ from convene.limits.limit import DAY_US
 from convene.store.ledger_rows import (
     ENTRY_FIELDS,
     FIGURES,
+    mended,
     packed_intents,
     packed_rows,
-    storable,
     unpacked_rows,
 )
 
@@ -36,6 +36,8 @@ _SETTINGS: Final = (
     "PRAGMA cache_size = -16000",  # KiB: the inner pages of the indexes of some ten million entries
     "PRAGMA secure_delete = OFF",  # what is deleted here lives on in `entries`
 )
+_UNFIT: Final = (UnicodeError, OverflowError, TypeError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
+"""What a value raises that its column does not take."""
 _FIGURES: Final = ", ".join(FIGURES)
 _SUMMED: Final = ", ".join(f"sum({name})" for name in FIGURES)
 _INTENTS: Final = "INSERT INTO intents (number, writer, body) VALUES (?, ?, ?)"
@@ -136,13 +138,13 @@ def _insert(connection: sqlite3.Connection, rows: Rows) -> None:
     [top] = connection.execute("SELECT coalesce(max(rowid), 0) FROM entries").fetchone()
     try:
         connection.executemany(_ENTRIES, rows)
-    except (UnicodeError, OverflowError):  # those before the one at fault are in; their second time has no effect
-        connection.executemany(_ENTRIES, [storable(row) for row in rows])
+    except _UNFIT:  # those before the one at fault are in; their second time has no effect
+        connection.executemany(_ENTRIES, [mended(row) for row in rows])
     connection.execute(_SUMS, (top,))
 
 
 def _packed(rows: Rows) -> bytes:
     try:
         return packed_rows(rows)
-    except (UnicodeError, OverflowError):
-        return packed_rows([storable(row) for row in rows])
+    except _UNFIT:
+        return packed_rows([mended(row) for row in rows])

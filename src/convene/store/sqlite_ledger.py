@@ -125,7 +125,7 @@ class SqliteLedger(SqlLedger):
 
     async def flush(self) -> None:
         """Wait until everything begun and finished so far is written (`base_ledger.Ledger`)."""
-        if self._started:
+        if self._started or not self._open:
             await self._mark()
 
     async def settle(self) -> None:
