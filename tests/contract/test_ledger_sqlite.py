@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from convene.store.base_ledger import Entry
+    from convene.store.base_ledger import Entry, Intent
 
 WAIT_S = 20.0
 
@@ -406,20 +406,33 @@ async def test_what_a_killed_writer_left_in_the_journal_is_read_and_moved_once(p
     await store.aclose()
 
 
-async def test_everything_is_there_after_closing_and_opening_again(path: Path) -> None:
-    chance = random.Random(11)  # noqa: S311 -- repeatable on purpose
+@pytest.mark.parametrize("seed", range(3))
+async def test_everything_is_there_after_closing_and_opening_again(path: Path, seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 -- repeatable on purpose
     kept: dict[str, Entry] = {}
+    begun: dict[str, Intent] = {}
     for _ in range(6):
         store = await SqliteStore.open(path)
         for _ in range(chance.randrange(1, 200)):
-            one = random_entry(chance, chance.randrange(1000))
-            kept.setdefault(one.id, one)
-            waiting = store.ledger.finish(one)
-            if chance.random() < 0.1:
+            number = chance.randrange(1000)
+            one = random_entry(chance, number)
+            if chance.random() < 0.5 and one.id not in begun:
+                begun[one.id] = intent(number)
+                waiting = store.ledger.begin(begun[one.id])
+            else:
+                kept.setdefault(one.id, one)
+                waiting = store.ledger.finish(one)
+            what = chance.random()
+            if what < 0.1:
                 await waiting
+            elif what < 0.2:
+                waiting.cancel()
         await store.aclose()  # what nobody waited for is written too
         store = await SqliteStore.open(path)
         assert await store.ledger.total(ALL) == summed(list(kept.values()))
+        left = sorted((one for one in begun.values() if one.id not in kept), key=lambda one: one.at_us)
+        assert await store.ledger.open_intents() == left
+        assert await store.ledger.orphans(10**12) == left  # their writers have closed
         await store.aclose()
     assert stored(path) == sorted(kept)
 
