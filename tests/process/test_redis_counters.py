@@ -362,7 +362,7 @@ async def test_a_reservation_that_comes_much_too_late_is_not_made(server: Privat
 
 
 async def test_a_server_whose_clock_was_set_is_believed_at_the_second_try(
-    server: PrivateRedis, admin: redis.Redis
+    server: PrivateRedis, admin: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with contextlib.aclosing(RedisCounters(server.url, FakeClock(), wait_s=PATIENT_S)) as counters:
         await grant(counters, "a")
@@ -372,6 +372,8 @@ async def test_a_server_whose_clock_was_set_is_believed_at_the_second_try(
         await grant(counters, "b")
         await grant(counters, "c")
         assert calls(admin)["evalsha"] - before.get("evalsha", 0) == 3
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the clock of Redis was set by 3600.")
 
 
 # Doubles.

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -42,6 +43,8 @@ WAIT_S: Final = 0.05
 """How long a decision may take (A8)."""
 STALE_US: Final = 1_000_000
 """A reservation that the server comes to so much later than it was asked is not made: its caller is long gone."""
+SET_US: Final = 10_000_000
+"""A difference to our own clock that changes by more is reported; what a busy machine makes of it stays below."""
 
 _PLANS_MOST: Final = 16_384
 _AT_ONCE: Final = 128
@@ -52,6 +55,9 @@ _LOST: Final = ("READONLY", "LOADING", "MASTERDOWN")
 """Errors of a server that another one may have replaced: the name is to be looked up again."""
 
 _GRANTED, _REFUSED, _LATE = 1, 0, 2
+
+
+log = logging.getLogger(__name__)
 
 
 class Script:
@@ -194,8 +200,15 @@ class RedisCounters:
         latest = 0 if self._ahead_us is None else int(self._monotonic() * 1e6 + self._ahead_us) + STALE_US
         reply = await self._run(self._reserve, lease, plan.steps, amounts, lease_us, latest, plan.whole)
         answer = cast("list[int]", reply)
-        self._ahead_us = answer[1] - self._monotonic() * 1e6
+        self._compare_clocks(answer[1])
         return answer
+
+    def _compare_clocks(self, server_us: int) -> None:
+        """Remember how far the server's clock is ahead of ours, and say so if it was set: limits move with it."""
+        ahead_us = server_us - self._monotonic() * 1e6
+        if self._ahead_us is not None and abs(ahead_us - self._ahead_us) > SET_US:
+            log.warning("the clock of Redis was set by %.1f s: limits go by it", (ahead_us - self._ahead_us) / 1e6)
+        self._ahead_us = ahead_us
 
     async def _run(self, script: Script, *words: Word) -> Reply:
         """Run a script by its digest, or by its text where the server does not know it (yet, or any more)."""
