@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,10 +25,12 @@ from convene.limits.periods import number_of
 from convene.store.redis_counters import STALE_US, RedisCounters
 from convene.store.redis_scripts import AMOUNT_MOST, PRELUDE, SERVER_CLOCK
 from fakes import FakeClock
+from process.http_client_peers import Authority
 from servers import RedisSpace, own_redis, shared_redis
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from servers import PrivateRedis
 
@@ -332,6 +335,39 @@ async def test_a_password_a_database_and_a_socket_are_used(server: PrivateRedis,
         with contextlib.closing(redis.Redis(port=port, password="geheim", db=3)) as client:
             assert client.hlen("{convene}:held") == 1
             client.config_set("requirepass", "")
+
+
+async def tunnel(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry what comes over TLS to a plain port and back."""
+    there, back = await asyncio.open_connection("127.0.0.1", port)
+
+    async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await source.read(65536):
+                sink.write(data)
+        sink.transport.abort()
+
+    await asyncio.gather(pump(reader, back), pump(there, writer))
+
+
+async def test_tls_is_used_and_the_certificate_examined(
+    server: PrivateRedis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    context = authority.context("DNS:localhost")
+    front = await asyncio.start_server(functools.partial(tunnel, server.port), "127.0.0.1", 0, ssl=context)
+    async with front:
+        url = f"rediss://localhost:{front.sockets[0].getsockname()[1]}"
+        async with contextlib.aclosing(RedisCounters(url, SystemClock(), wait_s=PATIENT_S)) as stranger:
+            with pytest.raises(StoreFault, match="again in a moment") as caught:
+                await stranger.levels(LIMITS)
+            assert "certificate" in caught.value.detail.lower()
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+        async with contextlib.aclosing(RedisCounters(url, SystemClock(), wait_s=PATIENT_S)) as counters:
+            await grant(counters, "a")
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=PATIENT_S)
 
 
 async def test_closing_waits_for_the_connection_and_for_one_in_the_making(server: PrivateRedis) -> None:
