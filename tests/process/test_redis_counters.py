@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from convene.clock import SystemClock
 from convene.errors import NotFound, StoreFault
 from convene.limits import gcra
-from convene.limits.limit import DAY_US, MINUTE_US, Amounts, Grant, Limit, Refusal, Unit
+from convene.limits.limit import DAY_US, MINUTE_US, Amounts, Grant, Limit, Past, Refusal, Unit
 from convene.limits.periods import number_of
 from convene.store.redis_counters import STALE_US, RedisCounters
 from convene.store.redis_scripts import AMOUNT_MOST, PRELUDE, SERVER_CLOCK
@@ -446,6 +446,29 @@ def test_periods_are_those_of_the_calendar(day: int, moment: int) -> None:
         at = day * DAY_US + moment
         found = lua(client, "local at = tonumber(ARGV[1]) return {number(2, at), number(3, at), number(4, at)}", at)
         assert found == [number_of("day", at), number_of("month", at), 0]
+
+
+async def test_a_fraction_of_a_limit_that_was_changed_is_rounded_up_once(counters: RedisCounters) -> None:
+    before, after = (
+        Limit.rate(Unit.TOKENS, amount, DAY_US, scope="key", subject="k1", name="tokens per day")
+        for amount in (999_983, 7)
+    )
+    answer = await counters.reserve("a", (before,), Amounts(tokens=999_982), HOUR_US)
+    assert isinstance(answer, Grant)
+    whole, rest = gcra.price(before, 999_982)
+    assert rest >= after.per
+    assert answer.states == (answer.now_us + whole,)
+    assert (await counters.levels((after,))).states == (answer.now_us + whole + 1,)
+    assert (await counters.levels((before,))).states == answer.states
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+async def test_the_later_of_two_periods_stands(counters: RedisCounters, days: int) -> None:
+    """A wall clock that was set between the books and the counters."""
+    daily = Limit.budget(Unit.MICROS, 100, "day", scope="key", subject="k1", name="per day")
+    await counters.reserve("a", (daily,), Amounts(micros=5), HOUR_US)
+    await counters.replay([Past((daily,), Amounts(micros=40), -days * DAY_US)])
+    assert (await counters.levels((daily,))).states == ((40,) if days > 0 else (5,))
 
 
 async def test_what_a_double_cannot_count_is_refused(counters: RedisCounters) -> None:
