@@ -119,7 +119,7 @@ ERR-01 proved A bad request, such as one with invalid parameters, gets 400.
 ERR-02 proved What is not there, be it a path or a model, gets 404.
 ERR-03 proved A fault inside the server gets 500.
 ERR-04 proved A missing or wrong key gets 401.
-ERR-05 3 Going over a rate limit gets 429.
+ERR-05 proved Going over a rate limit gets 429.
 ERR-06 2 Where parameters are valid and still cannot be processed, 422 is allowed.
 ERR-07 proved A refusal by plan or permission gets 403, an oversized body 413, and 503 says that no model is ready.
 ERR-08 proved An error body holds an `error` object of `message`, `type`, `param` and a string `code`, and once more
@@ -127,9 +127,9 @@ ERR-08 proved An error body holds an `error` object of `message`, `type`, `param
 ERR-09 proved `error.message` may be shown to an end user as it is.
 ERR-10 proved The key `error` does not occur in a 200 reply, not even as null.
 LIMIT-01 3 Both requests and tokens are rate-limited at the endpoint.
-LIMIT-02 3 `Retry-After` on a 429 gives the seconds to wait.
-LIMIT-03 3 `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` report the state, and a bare `x-ratelimit-reset`,
-    if any, is in seconds.
+LIMIT-02 proved `Retry-After` on a 429 gives the seconds to wait.
+LIMIT-03 proved `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` report the state, and a bare
+    `x-ratelimit-reset`, if any, is in seconds.
 LIMIT-04 proved The operator sets limits for a key or for a plan.
 LIMIT-05 6 The limit on images depends on the plan and is separate; the docs recommend exponential back-off with
     jitter.
@@ -148,7 +148,7 @@ KEY-01 3 A user can get an account and make a key.
 KEY-02 2 A key has a name, appears in full only once, and is revoked by deletion.
 KEY-03 2 Any opaque text can be a key, `sk_` + 64 hex digits and `sk-...` included.
 KEY-04 proved Keys can be tied to plans whose limits differ.
-USAGE-01 3 No request goes by without its usage being recorded.
+USAGE-01 proved No request goes by without its usage being recorded.
 USAGE-02 proved The operator can read recorded usage through an endpoint.
 [asi-one §8]
 AGENTIC-01 5 An agentic model can look for agents in the marketplace and let them contribute to the reply.

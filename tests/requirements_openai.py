@@ -124,15 +124,15 @@ ERRSHAPE-08 proved The SDK raises the class meant: 400 BadRequest, 401 Authentic
 [openai-conventions §1.5]
 OSDK-01 proved Statuses respect the SDK's habit: 3 tries (0.5 s, doubling to 8 s) on connection errors, 408, 409, 429
     and from 500, none again on 400, 401, 403, 404, 422, 425.
-OSDK-02 3 A limit is a 429 whose `retry-after` is true and small.
-OSDK-03 3 When a quota is used up, `x-should-retry: false` is sent.
+OSDK-02 proved A limit is a 429 whose `retry-after` is true and small.
+OSDK-03 proved When a quota is used up, `x-should-retry: false` is sent.
 OSDK-04 proved A fault that stays is never 409 or 5xx.
 OSDK-05 proved `retry-after-ms` and `retry-after` do not disagree.
 OSDK-06 2 `Idempotency-Key` is an addition of ours; `x-stainless-retry-count` separates first tries from repeats.
 OSDK-07 proved All answers, errors and streams included, have `x-request-id`; a sane one from the client is kept, and
     logs, traces and error text show it.
 OSDK-08 2 `openai-processing-ms` and `openai-version: 2020-10-01` may be sent.
-OSDK-09 3 Successes too carry `x-ratelimit-limit/remaining/reset-requests` and `-tokens`, with resets as durations
+OSDK-09 proved Successes too carry `x-ratelimit-limit/remaining/reset-requests` and `-tokens`, with resets as durations
     (`60ms`, `6m0s`).
 OSDK-10 proved `OpenAI-Organization`, `OpenAI-Project`, `x-stainless-*` and strange headers pass, up to 64 KiB of
     headers.

@@ -54,7 +54,10 @@ def reconcile(ctx: click.Context, config: Config, since: str, upstream_truth: st
 
     async def run() -> Report:
         async with opened(config) as store:
-            reconciler = Reconciler(store.ledger, prices_of(config), now_us, since_us=since_us)
+            dead_after_us = int(config.limits.lease_s * SECOND_US)
+            reconciler = Reconciler(
+                store.ledger, prices_of(config), now_us, since_us=since_us, dead_after_us=dead_after_us
+            )
             return await reconciler.run(truth=truth)
 
     report = asyncio.run(run())

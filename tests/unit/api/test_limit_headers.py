@@ -51,6 +51,7 @@ def items(headers: list[Header], name: bytes) -> dict[str, dict[str, int | str]]
     return found
 
 
+@pytest.mark.req("LIMIT-03", "OSDK-09")
 def test_openais_six_headers_tell_amount_rest_and_reset() -> None:
     states = (NOW_US + 3 * SECOND_US, LONG_AGO_US, NOW_US + 30 * SECOND_US, LONG_AGO_US, 1, 0)
     found = read(LimitHeaders(TYPICAL).granted(NOW_US, states))
@@ -64,11 +65,13 @@ def test_openais_six_headers_tell_amount_rest_and_reset() -> None:
     }
 
 
+@pytest.mark.req("LIMIT-03")
 def test_a_bare_reset_header_is_never_sent() -> None:
     found = read(LimitHeaders(TYPICAL).granted(NOW_US, (LONG_AGO_US,) * 4 + (0, 0)))
     assert not {"x-ratelimit-reset", "ratelimit-reset"} & found.keys()
 
 
+@pytest.mark.req("OSDK-09")
 def test_the_limit_with_the_least_left_is_shown_whatever_its_place() -> None:
     day_nearly_used = NOW_US + DAY_US * 99_990 // 100_000
     found = read(LimitHeaders(TYPICAL).granted(NOW_US, (LONG_AGO_US, LONG_AGO_US, NOW_US, day_nearly_used, 0, 0)))
@@ -142,6 +145,7 @@ def test_a_limit_above_every_structured_integer_is_left_out() -> None:
     assert "x-ratelimit-limit-tokens" not in read(found)
 
 
+@pytest.mark.req("LIMIT-02")
 def test_a_refusal_says_when_the_limit_that_refused_has_more_and_nothing_later() -> None:
     states = (NOW_US, NOW_US + DAY_US, NOW_US + MINUTE_US, NOW_US, 0, 0)
     refusal = Refusal(TYPICAL[2], "wait", 1_200_001, NOW_US, states)
@@ -172,6 +176,7 @@ def test_a_refusal_where_only_money_is_limited_has_no_fields() -> None:
     assert LimitHeaders(money).refused(Refusal(money[0], "spent", None, NOW_US, (5,))) == []
 
 
+@pytest.mark.req("OSDK-09")
 @pytest.mark.parametrize(
     ("span_us", "text"),
     [

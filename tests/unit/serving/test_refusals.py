@@ -24,6 +24,7 @@ def refusal(limit: Limit, reason: str, wait_us: int | None) -> Refusal:
     return Refusal(limit, reason, wait_us, 0, (0,))  # type: ignore[arg-type]  # the parameters name real reasons
 
 
+@pytest.mark.req("LIMIT-02", "OSDK-02", "ERR-05")
 def test_a_rate_is_a_429_that_says_which_limit_whose_and_when() -> None:
     fault = refusal_fault(refusal(TOKENS, "wait", 1_450_000))
     assert isinstance(fault, errors.RateLimited)
@@ -33,7 +34,7 @@ def test_a_rate_is_a_429_that_says_which_limit_whose_and_when() -> None:
     assert headers_of(fault) == [(b"retry-after", b"2"), (b"retry-after-ms", b"1450")]
 
 
-@pytest.mark.req("DEC-10")
+@pytest.mark.req("OSDK-03", "DEC-10")
 def test_a_spent_budget_is_insufficient_quota_and_not_to_be_retried_by_itself() -> None:
     fault = refusal_fault(refusal(DAILY, "spent", 3 * 3_600_000_000 + 1), "USD")
     assert status_of(fault) == 429
@@ -49,6 +50,7 @@ def test_a_spent_budget_is_insufficient_quota_and_not_to_be_retried_by_itself() 
     ]
 
 
+@pytest.mark.req("OSDK-03")
 def test_a_spent_total_names_no_time() -> None:
     fault = refusal_fault(refusal(TOTAL, "spent", None))
     assert (
@@ -152,8 +154,8 @@ def test_whoever_waits_as_told_never_comes_too_early(span_us: int) -> None:
     assert round(sum(float(count) * _PART_US[word] for count, word in parts)) >= span_us
 
 
+@pytest.mark.req("LIMIT-02", "OSDK-05")
 @given(st.integers(1, 400 * DAY_US))
-@pytest.mark.req("OSDK-05")
 def test_retry_after_is_never_early_never_a_second_late_and_both_forms_agree(wait_us: int) -> None:
     """Goal A6."""
     found = dict(headers_of(refusal_fault(refusal(TOKENS, "wait", wait_us))))
