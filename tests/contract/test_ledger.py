@@ -10,7 +10,7 @@ import pytest
 
 from convene.limits.limit import DAY_US, Amounts
 from convene.store.base import StoreFault
-from convene.store.base_ledger import Bucket, Entry, Filter, GroupBy, Intent, Sums, Whose
+from convene.store.base_ledger import FOUND_MAX, Bucket, Entry, Filter, GroupBy, Intent, Sums, Whose
 from convene.store.memory import MemoryStore
 from convene.store.sqlite import SqliteStore
 from ledger_samples import ALL, START_US, chosen, ended, entry, grouped, intent, random_entry, sees, summed
@@ -170,6 +170,11 @@ async def test_a_key_that_moves_to_another_team_leaves_its_past_there(books: Led
     assert (await books.total(Whose("team", "team-1"))).requests == 1
     assert (await books.total(Whose("team", "team-2"))).requests == 2
     assert (await books.total(Whose("key", "key-1"))).requests == 3
+
+
+async def test_not_more_are_found_than_somebody_can_look_at(books: Ledger) -> None:
+    await write(books, [entry(number, request_id="all the same") for number in range(600)])
+    assert await books.find("all the same", ALL) == [entry(n, request_id="all the same") for n in range(FOUND_MAX)]
 
 
 async def test_empty_books_answer_too(books: Ledger) -> None:

@@ -16,6 +16,7 @@ import pytest
 from convene.clock import SystemClock
 from convene.store import sqlite_ledger, sqlite_sync
 from convene.store.base import StoreFault
+from convene.store.base_ledger import Whose
 from convene.store.ledger_rows import row_of
 from convene.store.presence import Presence
 from convene.store.sqlite import SqliteStore
@@ -27,10 +28,11 @@ from fakes import FakeClock
 from ledger_samples import ALL, entry, intent, random_entry, summed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from convene.store.base_ledger import Entry, Intent
+    from convene.store.sql import Row
 
 WAIT_S = 20.0
 
@@ -447,13 +449,59 @@ def store_threads() -> list[str]:
 async def test_the_writing_half_starts_when_something_is_written_and_nothing_is_left_of_it(path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.ledger.total(ALL)
-    assert len(store_threads()) == 1
+    assert len(store_threads()) == 2  # the file's own, and one for reading the books
     await store.ledger.finish(entry(1))
-    assert len(store_threads()) == 2
+    assert len(store_threads()) == 3
     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a count of names
     await store.aclose()
     assert store_threads() == []
     assert len(os.listdir("/proc/self/fd")) < descriptors  # noqa: PTH208 -- a count of names
+
+
+async def test_reading_the_books_for_long_keeps_nobody_waiting(books: Books) -> None:
+    await books.ledger.finish(entry(1))
+    reading, go_on = threading.Event(), threading.Event()
+
+    def long(_: sqlite3.Connection) -> bool:
+        reading.set()
+        return go_on.wait(WAIT_S)
+
+    held_up = asyncio.ensure_future((await books.ledger._reading._file()).run(long))
+    await until(reading)
+    await books.ledger.finish(entry(2))
+    assert await books.file.rows("SELECT count(*) FROM keys") == [(0,)]
+    go_on.set()
+    assert await held_up
+    assert (await books.ledger.total(ALL)).requests == 2
+
+
+async def test_a_reader_who_leaves_while_the_file_is_opened_takes_nobody_along(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    first, second = (asyncio.ensure_future(store.ledger.total(ALL)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert (await second).requests == 0
+    await store.aclose()
+    assert store_threads() == []
+
+
+async def test_an_entry_is_looked_up_by_its_id_however_many_its_key_has(books: Books) -> None:
+    await books.ledger.finish(entry(1))
+    asked: list[str] = []
+    rows = books.ledger._reading.rows
+
+    async def explained(statement: str, values: Sequence[object] = ()) -> list[Row]:
+        asked.extend(str(row[3]) for row in await rows(f"EXPLAIN QUERY PLAN {statement}", values))
+        return await rows(statement, values)
+
+    books.ledger._reading.rows = explained  # type: ignore[method-assign]
+    for whose in (ALL, Whose("key", "key-1"), Whose("user", "user-1"), Whose("team", "team-1")):
+        asked.clear()
+        assert await books.ledger.find(entry(1).request_id, whose) == [entry(1)]
+        assert [plan for plan in asked if plan.startswith("SEARCH")] == [
+            "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (id=?)",
+            "SEARCH entries USING INDEX entries_by_request (request_id=?)",
+        ]
 
 
 async def test_rows_of_intents_go_when_all_of_them_have_ended(books: Books, path: Path) -> None:

@@ -12,7 +12,7 @@ the entries, in the same transaction, so that they outlive retention. Every impl
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
@@ -21,7 +21,10 @@ from convene.limits.limit import Amounts
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Sequence
 
-__all__ = ["Bucket", "Entry", "Filter", "GroupBy", "Intent", "Ledger", "Sums", "Whose"]
+__all__ = ["FOUND_MAX", "Bucket", "Entry", "Filter", "GroupBy", "Intent", "Ledger", "Sums", "Whose"]
+
+FOUND_MAX: Final = 500
+"""How many entries `Ledger.find` returns at most."""
 
 Kind = Literal["chat", "embedding", "image"]
 Status = Literal["ok", "client_left", "failed", "unknown"]
@@ -157,7 +160,10 @@ class Ledger(Protocol):
         ...
 
     async def find(self, wanted: str, whose: Whose) -> Sequence[Entry]:
-        """Return the entries with this id or request id that may be seen (several may share a request id)."""
+        """Return the entries with this id or request id that may be seen, oldest first, at most `FOUND_MAX`.
+
+        Several may share a request id, for a caller may choose it.
+        """
         ...
 
     async def total(self, whose: Whose) -> Sums:

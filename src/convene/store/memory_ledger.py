@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from convene.limits.limit import DAY_US
 from convene.store.base import StoreFault
-from convene.store.base_ledger import Bucket, Sums
+from convene.store.base_ledger import FOUND_MAX, Bucket, Sums
 from convene.store.ledger_groups import needs_entries, read, shown
 from convene.store.ledger_rows import FIGURES, HOUR_US, SUM_FIELDS, spans
 
@@ -68,7 +68,8 @@ class MemoryLedger:
         """Return the entries with this id or request id (`base_ledger.Ledger`)."""
         self._check_open()
         named = [entry for entry in self._entries.values() if wanted in {entry.id, entry.request_id}]
-        return sorted((entry for entry in named if _sees(whose, entry)), key=lambda entry: (entry.at_us, entry.id))
+        seen = sorted((entry for entry in named if _sees(whose, entry)), key=lambda entry: (entry.at_us, entry.id))
+        return seen[:FOUND_MAX]
 
     async def total(self, whose: Whose) -> Sums:
         """Return the sums over all time (`base_ledger.Ledger`)."""

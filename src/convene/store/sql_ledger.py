@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from convene.limits.limit import DAY_US
-from convene.store.base_ledger import Bucket, Sums
+from convene.store.base_ledger import FOUND_MAX, Bucket, Sums
 from convene.store.ledger_groups import COLUMN, needs_entries, read, shown
 from convene.store.ledger_rows import (
     ENTRY_FIELDS,
@@ -67,8 +67,13 @@ class SqlLedger:
         """Return the entries with this id or request id (`base_ledger.Ledger`)."""
         await self.settle()
         where, values = _seen_by(whose)
-        statement = f"SELECT {_COLUMNS} FROM entries WHERE (id = ? OR request_id = ?) AND {where} ORDER BY at_us, id"  # noqa: S608
-        return [entry_of(row) for row in await self._database.rows(statement, [wanted, wanted, *values])]
+        where = where.replace("_id =", "_id || '' =")  # so that it is looked up by the id, not by the key, who has many
+        statement = (
+            f"SELECT {_COLUMNS} FROM entries WHERE (id = ? OR request_id = ?) AND {where} "  # noqa: S608
+            "ORDER BY at_us, id LIMIT ?"
+        )
+        values = [wanted, wanted, *values, FOUND_MAX]
+        return [entry_of(row) for row in await self._database.rows(statement, values)]
 
     async def total(self, whose: Whose) -> Sums:
         """Return the sums over all time, from one row for each key, model and day (`base_ledger.Ledger`)."""

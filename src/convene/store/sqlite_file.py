@@ -100,6 +100,51 @@ class SqliteFile:
             self._thread.shutdown(wait=True)
 
 
+class SecondFile:
+    """The same database over a thread of its own: what takes long there keeps nobody waiting here (`sql.Database`).
+
+    Opened by the first call. Every call raises `StoreFault` if the file cannot be used.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._opening: asyncio.Task[SqliteFile] | None = None
+        self._open = True
+
+    @property
+    def dialect(self) -> Dialect:
+        """SQLite's."""
+        return "sqlite"
+
+    async def rows(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        """Return the rows of one statement (`sql.Database`)."""
+        return await (await self._file()).rows(statement, values)
+
+    async def write(self, changes: Sequence[Change]) -> list[int]:
+        """Do all changes in one transaction (`sql.Database`)."""
+        return await (await self._file()).write(changes)
+
+    async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return `work(connection)`, run inside one transaction (`SqliteFile.transact`)."""
+        return await (await self._file()).transact(work)
+
+    async def aclose(self) -> None:
+        """Close the file and end its thread; idempotent."""
+        self._open = False
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            await asyncio.wait([opening])
+            if opening.exception() is None:
+                await opening.result().aclose()
+
+    async def _file(self) -> SqliteFile:
+        if not self._open:
+            raise StoreFault("The store is closed.")
+        if self._opening is None or (self._opening.done() and self._opening.exception() is not None):
+            self._opening = asyncio.create_task(SqliteFile.open(self._path), name="store opening")
+        return await asyncio.shield(self._opening)  # a caller who leaves does not take the others along
+
+
 def examine(path: Path) -> tuple[int, int]:
     """Return which shape an existing file has (`len(STEPS)` = the present one) and how many keys; changes nothing.
 

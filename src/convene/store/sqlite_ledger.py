@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from convene.errors import StoreFault
 from convene.store.ledger_rows import row_of
 from convene.store.sql_ledger import SqlLedger
-from convene.store.sqlite_file import fault
+from convene.store.sqlite_file import SecondFile, fault
 from convene.store.sqlite_journal import Journal, move_all
 from convene.store.sqlite_sync import WalSync, fdatasync
 
@@ -67,7 +67,8 @@ class SqliteLedger(SqlLedger):
         self, file: SqliteFile, presence: Presence, clock: Clock, sync: Callable[[int], None] = fdatasync
     ) -> None:
         """`sync` makes a descriptor's data safe from power loss; a test hands in one that it watches."""
-        super().__init__(file, presence)
+        self._reading = SecondFile(file.path)
+        super().__init__(self._reading, presence)
         self._file = file
         self._clock = clock
         self._sync_call = sync
@@ -131,9 +132,9 @@ class SqliteLedger(SqlLedger):
     async def settle(self) -> None:
         """Move what lies in the journal, ours and that of others, into the tables."""
         if self._started and self._open and self._journal.waiting:
-            self._commit(move=True)  # if it cannot be done now, it is done by the file's thread, which waits
-        if await self._file.rows("SELECT 1 FROM journal LIMIT 1"):
-            await self._file.transact(move_all)
+            self._commit(move=True)  # if it cannot be done now, it is done by the other thread, which waits
+        if await self._reading.rows("SELECT 1 FROM journal LIMIT 1"):
+            await self._reading.transact(move_all)
 
     async def aclose(self) -> None:
         """Write what is left and let go of connection, descriptor and thread; idempotent."""
@@ -141,6 +142,7 @@ class SqliteLedger(SqlLedger):
             return
         if not self._started:
             self._open = False
+            await self._reading.aclose()
             return
         try:
             if self._broken is None:
@@ -158,6 +160,7 @@ class SqliteLedger(SqlLedger):
             self._journal.close()
             self._sync.end()
         await asyncio.to_thread(self._sync.wait)
+        await self._reading.aclose()
 
     def _mark(self) -> asyncio.Future[None]:
         """Return what is done when everything up to now is written and on the disk."""
