@@ -126,7 +126,7 @@ ERR-08 proved An error body holds an `error` object of `message`, `type`, `param
     `message` at the top level.
 ERR-09 proved `error.message` may be shown to an end user as it is.
 ERR-10 proved The key `error` does not occur in a 200 reply, not even as null.
-LIMIT-01 3 Both requests and tokens are rate-limited at the endpoint.
+LIMIT-01 proved Both requests and tokens are rate-limited at the endpoint.
 LIMIT-02 proved `Retry-After` on a 429 gives the seconds to wait.
 LIMIT-03 proved `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` report the state, and a bare
     `x-ratelimit-reset`, if any, is in seconds.
