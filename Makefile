@@ -47,7 +47,8 @@ format: .venv/.dev ## Format and mend what the linter can
 bench: .venv/.dev ## Measure speed as ratios to yardsticks (nginx, wrk; says what is missing)
 	@.venv/bin/python bench/run.py
 
-soak: .venv/.dev ## The long runs: hundreds of kill -9 on the books (minutes)
+soak: .venv/.dev ## The long runs: a race for limits, hundreds of kill -9 on the books (minutes; SOAK_URL=postgresql://...)
+	@.venv/bin/python tests/process/limit_race.py --url "$(or $(SOAK_URL),sqlite)"
 	@CONVENE_TEST_KILLS=300 .venv/bin/python -m pytest -q tests/process/test_ledger_kill.py
 
 conformance: .venv/.default ## Run other people's test suites against a server (see docs/conformance.md)

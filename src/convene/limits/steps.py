@@ -64,7 +64,8 @@ def charge(
                 second += cost * step
                 first += second // per
                 second %= per
-                if first + (second > 0) > now_us + most:
+                ahead_us = first - now_us
+                if ahead_us >= most and (second or ahead_us > most):
                     return None
         elif kind == SLOTS:
             first += cost

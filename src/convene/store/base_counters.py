@@ -35,7 +35,8 @@ class LocalCounters(Protocol):
         """Charge every limit `amounts[limit.unit]`, or none. A limit that is charged nothing refuses nothing.
 
         A repeat with the id of a lease that exists returns the first answer; a refusal leaves no lease. `lease_us` is
-        how long the lease lives unless renewed. Raises ValueError for a negative amount and `StoreFault`.
+        how long the lease lives unless renewed. Raises ValueError for a negative amount of what a limit counts, and
+        `StoreFault`.
         """
         ...
 

@@ -18,7 +18,7 @@ import msgspec
 
 from convene.errors import NotFound
 from convene.limits import gcra
-from convene.limits.gcra import LONG_AGO_US, MOST_US, Moment
+from convene.limits.gcra import MOST_US, Moment
 from convene.limits.limit import DAY_US, Amounts, Grant, Limit, Refusal
 from convene.limits.periods import Calendar, number_of
 from convene.limits.steps import RATE, SLOTS, kind_of
@@ -35,20 +35,23 @@ _SWEPT_LEAST: Final = 256
 _MARGIN_US: Final = 2 * DAY_US
 """How long a budget's period must be over before it is forgotten: a wall clock that was ahead may be set back."""
 
-_Rate = tuple[int, str, int, int, int, int]
-"""Its place among the limits, counter, unit, step, per, window."""
-_Other = tuple[int, int, str, int, int]
-"""Of a budget or slots: its place among the limits, kind, counter, unit, amount."""
+_State = list[int]
+_Rate = tuple[int, _State, int, int, int, int]
+"""Its place among the limits, state, unit, step, per, window."""
+_Other = tuple[int, int, _State, int, int]
+"""Of a budget or slots: its place among the limits, kind, state, unit, amount."""
 
 
-class _Plan(msgspec.Struct, frozen=True, gc=False):
-    """A tuple of limits made ready for the loops."""
+class _Plan(msgspec.Struct, gc=False):
+    """A tuple of limits made ready for the loops, with the states themselves, as long as none was forgotten."""
 
     limits: tuple[Limit, ...]
     blank: list[int]
     """A zero for each limit."""
-    rates: tuple[_Rate, ...]
-    others: tuple[_Other, ...]
+    generation: int = -1
+    """Of the states; another number means that some may have been forgotten since."""
+    rates: tuple[_Rate, ...] = ()
+    others: tuple[_Other, ...] = ()
 
 
 class _Lease(msgspec.Struct, gc=False):
@@ -71,7 +74,8 @@ class LocalMemoryCounters:
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
         self._wall = clock.now
-        self._states: dict[str, list[int]] = {}
+        self._states: dict[str, _State] = {}
+        self._generation = 0
         self._leases: dict[str, _Lease] = {}
         self._ends: list[tuple[int, str]] = []
         self._ends_most = _ENDS_LEAST
@@ -91,6 +95,8 @@ class LocalMemoryCounters:
         if ends and ends[0][0] <= now_us:
             self._retire(now_us)
         plan = self._plans.get(id(limits)) or self._plan(limits)
+        if plan.generation != self._generation:
+            self._make_ready(plan)
         shown = plan.blank.copy()
         periods = self._charge(plan, amounts, now_us, shown)
         if periods is None:
@@ -111,6 +117,8 @@ class LocalMemoryCounters:
         if round_number <= held.round_number:
             return self.levels(held.plan.limits)
         plan, further, shown = held.plan, amounts._replace(slots=0), held.plan.blank.copy()
+        if plan.generation != self._generation:
+            self._make_ready(plan)
         periods = self._charge(plan, further, now_us, shown)
         if periods is None:
             return self._refusal(plan, further, now_us)
@@ -135,10 +143,11 @@ class LocalMemoryCounters:
         if held is None:
             return None
         now_us = int(self._monotonic() * 1e6 + 0.5)
-        plan, reserved, states = held.plan, held.reserved, self._states
+        plan, reserved = held.plan, held.reserved
+        if plan.generation != self._generation:
+            self._make_ready(plan)
         shown = plan.blank.copy()
-        for place, counter, unit, step, per, _ in plan.rates:
-            state = states.get(counter) or self._begin(counter, RATE)
+        for place, state, unit, step, per, _ in plan.rates:
             tat, rest, _ = state
             if tat < now_us:
                 tat = now_us
@@ -150,9 +159,8 @@ class LocalMemoryCounters:
             if difference:
                 rest += difference * step
                 tat += min(rest // per, MOST_US)
-                rest %= per
-            state[0] = tat
-            state[1] = rest
+                state[0] = tat
+                state[1] = rest % per
             shown[place] = tat
         if plan.others:
             self._settle_others(held, actual, shown)
@@ -189,8 +197,8 @@ class LocalMemoryCounters:
         """See `LocalCounters.replay`."""
         moment = Moment(self._present_us(), int(self._wall() * 1e6))
         for counter, (limit, remainder) in gcra.remains(past, moment.wall_us).items():
-            state = gcra.lift(limit, self._state(limit), moment)
-            self._states[counter] = [*gcra.add(limit, state, remainder), kind_of(limit)]
+            kept = self._states.get(counter) or self._begin(limit)
+            kept[:2] = gcra.add(limit, gcra.lift(limit, self._state(limit), moment), remainder)
 
     def fresh(self) -> bool:
         """Return True the first time: a process begins with empty counters."""
@@ -204,11 +212,7 @@ class LocalMemoryCounters:
 
     def _charge(self, plan: _Plan, amounts: Sequence[int], now_us: int, shown: list[int]) -> Sequence[int] | None:
         """Charge every limit, fill in what is to be shown and return the periods charged; or charge none: None."""
-        if min(amounts) < 0:
-            gcra.check(amounts)
-        states = self._states
-        for place, counter, unit, step, per, window_us in plan.rates:
-            state = states.get(counter) or self._begin(counter, RATE)
+        for place, state, unit, step, per, window_us in plan.rates:
             tat, rest, _ = state
             if tat < now_us:
                 tat = now_us
@@ -217,57 +221,68 @@ class LocalMemoryCounters:
                 tat += 1
                 rest = 0
             cost = amounts[unit]
-            if cost:
+            if cost > 0:
                 rest += cost * step
                 tat += rest // per
                 rest %= per
-                if tat + (rest > 0) > now_us + window_us:
-                    self._take_back(plan, amounts, counter)
+                ahead_us = tat - now_us
+                if ahead_us >= window_us and (rest or ahead_us > window_us):
+                    self._take_back(plan, amounts, place)
                     return None
-            state[0] = tat
-            state[1] = rest
+                state[0] = tat
+                state[1] = rest
+            elif cost:
+                self._take_back(plan, amounts, place)
+                return None
             shown[place] = tat
         if not plan.others:
             return ()
         periods = self._charge_others(plan, amounts, shown)
         if periods is None:
-            self._take_back(plan, amounts, "")
+            self._take_back(plan, amounts, -1)
         return periods
 
     def _charge_others(self, plan: _Plan, amounts: Sequence[int], shown: list[int]) -> Sequence[int] | None:
         """Charge budgets and slots, or none of them."""
-        states, numbers = self._states, self._calendar.numbers(self._wall())
+        numbers = self._calendar.numbers(self._wall())
         periods: list[int] = []
-        for place, kind, counter, unit, most in plan.others:
-            state = states.get(counter) or self._begin(counter, kind)
+        for place, kind, state, unit, most in plan.others:
             cost = amounts[unit]
             if kind == SLOTS:
                 level = state[0] + cost
+                if (level > most and cost) or cost < 0:
+                    break
+                state[0] = level
+                periods.append(0)
             else:
-                if state[0] < numbers[kind]:
-                    state[0] = numbers[kind]
+                period = numbers[kind]
+                if state[0] < period:
+                    state[0] = period
                     state[1] = 0
                 level = state[1] + cost
-            if cost and level > most:
-                for _, other, before, charged, _ in plan.others[: len(periods)]:
-                    states[before][0 if other == SLOTS else 1] -= amounts[charged]
-                return None
-            state[0 if kind == SLOTS else 1] = level
-            periods.append(state[0])
+                if (level > most and cost) or cost < 0:
+                    break
+                state[1] = level
+                periods.append(state[0])
             shown[place] = level
-        return periods
+        else:
+            return periods
+        for _, kind, state, unit, _ in plan.others[: len(periods)]:
+            state[0 if kind == SLOTS else 1] -= amounts[unit]
+        return None
 
-    def _take_back(self, plan: _Plan, amounts: Sequence[int], refused: str) -> None:
-        """Undo the charges on the rates before the counter that refused, which have just been made."""
-        for _, counter, unit, step, per, _ in plan.rates:
-            if counter == refused:
+    def _take_back(self, plan: _Plan, amounts: Sequence[int], refused: int) -> None:
+        """Undo the charges on the rates before the place that refused, which have just been made."""
+        for place, state, unit, step, per, _ in plan.rates:
+            if place == refused:
                 break
-            state = self._states[counter]
-            carry, state[1] = divmod(state[1] - amounts[unit] * step, per)
-            state[0] += carry
+            if amounts[unit]:
+                carry, state[1] = divmod(state[1] - amounts[unit] * step, per)
+                state[0] += carry
 
     def _refusal(self, plan: _Plan, amounts: Sequence[int], now_us: int) -> Refusal:
-        """Return why a charge that has just failed was refused."""
+        """Return why a charge that has just failed was refused. Raises ValueError if it was a negative amount."""
+        gcra.check(amounts)
         moment = Moment(now_us, int(self._wall() * 1e6))
         lifted = [gcra.lift(limit, self._state(limit), moment) for limit in plan.limits]
         refusal = gcra.refuse(plan.limits, lifted, moment, amounts)
@@ -276,9 +291,8 @@ class LocalMemoryCounters:
 
     def _settle_others(self, held: _Lease, actual: Sequence[int], shown: list[int]) -> None:
         """Settle budgets and slots, and fill in what is to be shown."""
-        states, numbers, charged = self._states, self._calendar.numbers(self._wall()), held.charged
-        for index, (place, kind, counter, unit, _) in enumerate(held.plan.others):
-            state = states.get(counter) or self._begin(counter, kind)
+        numbers, charged = self._calendar.numbers(self._wall()), held.charged
+        for index, (place, kind, state, unit, _) in enumerate(held.plan.others):
             if kind == SLOTS:
                 if not held.over:
                     state[0] -= held.reserved[unit]
@@ -305,9 +319,9 @@ class LocalMemoryCounters:
                 continue
             held.over = True
             self._over.append(lease)
-            for _, kind, counter, unit, _ in held.plan.others:
-                if kind == SLOTS and counter in self._states:
-                    self._states[counter][0] -= held.reserved[unit]
+            for limit in held.plan.limits:
+                if limit.kind == "slots" and limit.counter in self._states:
+                    self._states[limit.counter][0] -= held.reserved[limit.unit]
 
     def _prolong(self, lease: str, held: _Lease, ends_us: int) -> None:
         """Let a lease end at another time; a later one is found when the heap comes to the old one."""
@@ -336,30 +350,35 @@ class LocalMemoryCounters:
             idle = not first if kind == SLOTS else first < (now_us if kind == RATE else old[kind])
             if idle:
                 del self._states[counter]
+                self._generation += 1
 
     def _plan(self, limits: tuple[Limit, ...]) -> _Plan:
         """Make limits ready and remember them by identity, which the plan keeps from being used again."""
         if len(self._plans) >= _PLANS_MOST:
             self._plans.clear()
-        places = tuple(enumerate(limits))
-        plan = self._plans[id(limits)] = _Plan(
-            limits,
-            [0] * len(limits),
-            tuple(
-                (place, one.counter, int(one.unit), one.step, one.per, one.window_us)
-                for place, one in places
-                if one.kind == "rate"
-            ),
-            tuple(
-                (place, kind_of(one), one.counter, int(one.unit), one.amount)
-                for place, one in places
-                if one.kind != "rate"
-            ),
-        )
+        plan = self._plans[id(limits)] = _Plan(limits, [0] * len(limits))
         return plan
 
-    def _begin(self, counter: str, kind: int) -> list[int]:
-        state = self._states[counter] = [LONG_AGO_US if kind == RATE else 0, 0, kind]
+    def _make_ready(self, plan: _Plan) -> None:
+        """Look the states of a plan up, beginning those that are not there."""
+        found = [
+            (place, limit, self._states.get(limit.counter) or self._begin(limit))
+            for place, limit in enumerate(plan.limits)
+        ]
+        plan.rates = tuple(
+            (place, state, int(limit.unit), limit.step, limit.per, limit.window_us)
+            for place, limit, state in found
+            if limit.kind == "rate"
+        )
+        plan.others = tuple(
+            (place, kind_of(limit), state, int(limit.unit), limit.amount)
+            for place, limit, state in found
+            if limit.kind != "rate"
+        )
+        plan.generation = self._generation
+
+    def _begin(self, limit: Limit) -> _State:
+        state = self._states[limit.counter] = [*gcra.unused(limit), kind_of(limit)]
         return state
 
     def _state(self, limit: Limit) -> State:
