@@ -25,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from convene.clock import SystemClock
 from convene.errors import StoreFault
-from convene.limits.limit import Grant
+from convene.limits.limit import MINUTE_US, Grant
 from convene.store.postgres_counters import PostgresCounters
+from convene.store.redis_counters import RedisCounters
 from convene.store.sqlite_counters import SqliteCounters
 from process.limit_race_check import (
     HELD,
@@ -44,29 +45,38 @@ from process.limit_race_check import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from convene.store.base_counters import Counters
 
 USED_LEAST: Final = 0.995
 EXPIRE_EVERY_S: Final = 0.1
+PATIENT_S: Final = 10.0
+KILLED_FROM: Final = 200 * RECORD.size
+"""Bytes in the log of a worker that may be killed."""
 
 
 async def open_counters(url: str) -> Counters:
-    """Open the counters of a URL; `sqlite:FOLDER` for a file."""
+    """Open the counters of a URL; `sqlite:FOLDER` for a file, `#TAG` behind that of a Redis for its hash tag."""
     scheme, _, rest = url.partition(":")
     if scheme == "sqlite":
         return SqliteCounters.open(Path(rest), SystemClock(), "race")
     if scheme in ("postgres", "postgresql"):
         return await PostgresCounters.open(url)
+    if scheme in ("redis", "rediss", "unix"):
+        address, _, tag = url.partition("#")
+        # Patient, as a call that was given up may have been done: what it charged is known, what it gave back is not.
+        return RedisCounters(address, SystemClock(), tag=tag or "convene-race", wait_s=PATIENT_S)
     raise SystemExit(f"no counters are known for {scheme}:")
 
 
 class Worker:
     """One process of the race."""
 
-    def __init__(self, counters: Counters, name: str, seed: str, rate: int, log: int) -> None:
+    def __init__(self, counters: Counters, name: str, drawn: Iterator[Attempt], log: int) -> None:
         self._counters = counters
         self._name = name
-        self._drawn = attempts(seed, rate)
+        self._drawn = drawn
         self._log = log
         self._held: deque[tuple[int, Attempt]] = deque()
 
@@ -110,12 +120,12 @@ class Worker:
         os.write(self._log, RECORD.pack(what, number, at_us))
 
 
-async def work(url: str, name: str, seed: str, rate: int, count: int, path: Path) -> None:
+async def work(url: str, name: str, drawn: Iterator[Attempt], count: int, path: Path) -> None:
     """Be one worker."""
     counters = await open_counters(url)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        await Worker(counters, name, seed, rate, log).run(count)
+        await Worker(counters, name, drawn, log).run(count)
     finally:
         os.close(log)
         await counters.aclose()
@@ -126,7 +136,7 @@ class _Lane:
 
     def __init__(self, url: str, race: Race, number: int, folder: Path) -> None:
         self._url = url
-        self._rate = race.rate
+        self._race = race
         self._number = number
         self._folder = folder
         self._left = race.attempts // race.processes
@@ -137,12 +147,13 @@ class _Lane:
         self._name = f"w{self._number}.{len(self.logs)}"
         self._path = self._folder / f"{self._name}.log"
         command = [sys.executable, __file__, "--worker", self._name, "--url", self._url, "--log", str(self._path)]
-        command += ["--attempts", str(self._left), "--rate", str(self._rate)]
+        command += ["--attempts", str(self._left), "--rate", str(self._race.rate)]
+        command += ["--window", str(self._race.window_us)]
         self._process = subprocess.Popen(command)  # noqa: S603 - ourselves
 
     def kill(self) -> None:
-        """Kill it with -9 and start a successor, unless it has ended by itself."""
-        if self._process.poll() is not None:
+        """Kill it with -9 and start a successor, unless it has ended by itself or has hardly begun."""
+        if self._process.poll() is not None or not self._path.exists() or self._path.stat().st_size < KILLED_FROM:
             return
         self._process.kill()
         self._process.wait()
@@ -174,7 +185,7 @@ async def run(url: str, size: Race, folder: Path) -> Figures:
     source = random.Random(size.attempts)  # noqa: S311 - repeatable on purpose
     gone: set[str] = set()
     lanes = [_Lane(url, size, number, folder) for number in range(size.processes)]
-    next_kill_s = time.monotonic() + 2 * size.kill_every_s
+    next_kill_s = time.monotonic() + size.kill_every_s
     try:
         while not all(lane.ended() for lane in lanes):
             await asyncio.sleep(EXPIRE_EVERY_S)
@@ -191,7 +202,7 @@ async def run(url: str, size: Race, folder: Path) -> Figures:
         for lane in lanes:
             lane.stop()
         await counters.aclose()
-    return check([log for lane in lanes for log in lane.logs], size.rate, gone)
+    return check([log for lane in lanes for log in lane.logs], size.rate, gone, size.window_us)
 
 
 def verdict(figures: Figures) -> list[str]:
@@ -210,13 +221,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--attempts", type=int, default=1_000_000, help="of all processes together")
     parser.add_argument("--kill-every", type=float, default=2.0, metavar="SECONDS")
     parser.add_argument("--rate", type=int, default=300_000, help="tokens a minute of the tightest limit")
+    parser.add_argument("--window", type=int, default=MINUTE_US, help=argparse.SUPPRESS)
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     parser.add_argument("--log", default="", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
-        asyncio.run(
-            work(options.url, options.worker, options.worker, options.rate, options.attempts, Path(options.log))
-        )
+        drawn = attempts(options.worker, options.rate, options.window)
+        asyncio.run(work(options.url, options.worker, drawn, options.attempts, Path(options.log)))
         return 0
     size = Race(options.processes, options.attempts, options.kill_every, options.rate)
     with tempfile.TemporaryDirectory() as folder:

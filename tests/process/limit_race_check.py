@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RECORD: Final = struct.Struct("<BIq")
-LEASE_US: Final = 2_000_000
+LEASE_US: Final = 500_000
 HELD: Final = 4
 """So many leases a worker holds before it settles the oldest."""
 KEYS: Final = 8
@@ -79,7 +79,8 @@ class Race(NamedTuple):
     kill_every_s: float
     """One process, drawn by lot, is killed so often."""
     rate: int
-    """Tokens a minute of the tightest subject; the others have two to four times as much."""
+    """Tokens in a window of the tightest subject; the others have two to four times as much."""
+    window_us: int = MINUTE_US
 
 
 class Figures(NamedTuple):
@@ -97,7 +98,7 @@ class Figures(NamedTuple):
     span_s: float
 
 
-def limit_sets(rate: int) -> dict[tuple[int, int], tuple[Limit, ...]]:
+def limit_sets(rate: int, window_us: int = MINUTE_US) -> dict[tuple[int, int], tuple[Limit, ...]]:
     """Return the limits of each key on each model: tokens on four levels, requests, slots of the team, and a total."""
     plenty = 1_000_000_000
     tight = {"key:k0": rate, "user:u1": 2 * rate, "team:t1": 4 * rate, "model:m1": 3 * rate}
@@ -110,10 +111,10 @@ def limit_sets(rate: int) -> dict[tuple[int, int], tuple[Limit, ...]]:
                 Limit.rate(
                     Unit.TOKENS,
                     tight.get(f"{scope}:{subject}", plenty),
-                    MINUTE_US,
+                    window_us,
                     scope=scope,  # type: ignore[arg-type]  # the four words above
                     subject=subject,
-                    name="tokens per minute",
+                    name="tokens",
                 )
                 for scope, subject in subjects
             )
@@ -126,11 +127,11 @@ def limit_sets(rate: int) -> dict[tuple[int, int], tuple[Limit, ...]]:
     return found
 
 
-def attempts(seed: str, rate: int) -> Iterator[Attempt]:
+def attempts(seed: str, rate: int, window_us: int = MINUTE_US) -> Iterator[Attempt]:
     """Yield what a worker tries, without end. Small costs are frequent, so that what is left over is small."""
     source = random.Random(seed)  # noqa: S311 - repeatable on purpose
-    sets = limit_sets(rate)
-    most = max(2, rate // 100)
+    sets = limit_sets(rate, window_us)
+    most = max(2, rate // 40)
     while True:
         key, model = source.randrange(KEYS), source.randrange(2)
         tokens = source.choice((1, 1, 2, 7, most // 10 + 1, most // 3 + 1, most))
@@ -161,9 +162,9 @@ class Event(NamedTuple):
     """Whether anybody knew: the worker may have been killed before it could say so."""
 
 
-def events_of(log: Log, rate: int, ended: Collection[str]) -> Iterator[Event]:
+def events_of(log: Log, rate: int, ended: Collection[str], window_us: int = MINUTE_US) -> Iterator[Event]:
     """Yield what a worker's log means for every counter: charges, and what was given back, when it was."""
-    drawn = attempts(log.seed, rate)
+    drawn = attempts(log.seed, rate, window_us)
     waiting: dict[int, tuple[Attempt, int]] = {}
     seen = -1
     last_us = 0
@@ -188,7 +189,7 @@ def events_of(log: Log, rate: int, ended: Collection[str]) -> Iterator[Event]:
             yield from _over(attempt, began_us)
         else:
             yield from _settled(attempt, last_us)  # by the worker, which was killed before it could say so
-    if f"{log.name}-{seen + 1}" in ended:
+    if last_us and f"{log.name}-{seen + 1}" in ended:
         attempt = next(drawn)
         for limit in attempt.limits:
             yield Event(last_us, 1, attempt.cost[limit.unit], limit, told=False)
@@ -206,11 +207,11 @@ def _over(attempt: Attempt, began_us: int) -> Iterator[Event]:
             yield Event(began_us + LEASE_US, 0, -attempt.cost.slots, limit)
 
 
-def check(logs: Sequence[Log], rate: int, ended: Collection[str]) -> Figures:
+def check(logs: Sequence[Log], rate: int, ended: Collection[str], window_us: int = MINUTE_US) -> Figures:
     """Replay all logs against the arithmetic and return the figures."""
     counters: dict[str, list[Event]] = {}
     for log in logs:
-        for event in events_of(log, rate, ended):
+        for event in events_of(log, rate, ended, window_us):
             if event.units:
                 counters.setdefault(event.limit.counter, []).append(event)
     excess: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""The race for limits on a file (goals A1, A2), and that its checker would notice.
+"""The race for limits that processes share (goals A1, A2), and that its checker would notice.
 
 The long race, 8 processes and a million attempts, is `make soak`.
 """
@@ -30,17 +30,34 @@ from process.limit_race_check import (
     read_log,
     used_of,
 )
+from servers import own_schema, own_space, shared_postgres, shared_redis
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 RATE: Final = 60_000
 START_US: Final = 1_000_000_000
 
 
-async def test_processes_that_race_and_are_killed_get_all_there_is_and_not_a_unit_more(tmp_path: Path) -> None:
-    size = Race(processes=3, attempts=15_000, kill_every_s=0.4, rate=RATE)
-    figures = await limit_race.run(f"sqlite:{tmp_path}/data", size, tmp_path)
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """The URL of empty counters of each kind that processes can share."""
+    if request.param == "sqlite":
+        yield f"sqlite:{tmp_path}/data"
+    elif request.param == "redis":
+        with own_space(shared_redis()) as space:
+            yield f"{space.url}#{space.tag}"
+    else:
+        with own_schema(shared_postgres()) as schema:
+            yield schema
+
+
+async def test_processes_that_race_and_are_killed_get_all_there_is_and_not_a_unit_more(
+    url: str, tmp_path: Path
+) -> None:
+    size = Race(processes=3, attempts=6_000, kill_every_s=0.3, rate=RATE, window_us=15 * MINUTE_US)
+    figures = await limit_race.run(url, size, tmp_path)
     assert limit_race.verdict(figures) == []
     assert set(figures.used) == set(TIGHT)
     assert figures.granted + figures.refused + figures.faults == figures.attempts
@@ -159,7 +176,7 @@ def test_the_same_seed_draws_the_same_attempts() -> None:
     drawn = [next(one) for _ in range(200)]
     assert drawn == [next(other) for _ in range(200)]
     assert drawn != [next(third) for _ in range(200)]
-    assert all(attempt.actual.tokens <= attempt.cost.tokens <= RATE // 100 for attempt in drawn)
+    assert all(attempt.actual.tokens <= attempt.cost.tokens <= RATE // 40 for attempt in drawn)
     assert {attempt.limits for attempt in drawn} == set(limit_sets(RATE).values())
 
 
@@ -170,7 +187,7 @@ def test_a_store_that_gives_too_much_is_found() -> None:
     settled = [(What.SETTLED, number, number * 40 + 1) for number in range(count)]
     both = sorted([*records, *settled], key=lambda record: record[2])
     figures = check([log(*both)], RATE, ())
-    assert any("units over the bound of key:k0:tokens per minute" in line for line in limit_race.verdict(figures))
+    assert any("units over the bound of key:k0:tokens" in line for line in limit_race.verdict(figures))
     assert figures.granted == count
     assert figures.span_s == pytest.approx(count * 40 / 1e6, rel=0.01)
 

@@ -53,6 +53,7 @@ def charge(
     for (kind, unit, step, per, most), (before, more) in zip(steps, states, strict=False):
         first, second = before, more
         cost = amounts[unit]
+        level = 0
         if kind == RATE:
             if first < now_us:
                 first = now_us
@@ -68,16 +69,14 @@ def charge(
                 if ahead_us >= most and (second or ahead_us > most):
                     return None
         elif kind == SLOTS:
-            first += cost
-            if cost and first > most:
-                return None
+            level = first = first + cost
         else:
             if first < numbers[kind]:
                 first = numbers[kind]
                 second = 0
-            second += cost
-            if cost and second > most:
-                return None
+            level = second = second + cost
+        if level > most and cost:
+            return None
         after.append((first, second))
     return after
 
