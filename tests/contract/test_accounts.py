@@ -22,15 +22,11 @@ from convene.store.base_accounts import (
     User,
     UserChange,
 )
-from convene.store.memory import MemoryStore
-from convene.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from convene.store.base import Store
     from convene.store.base_accounts import Accounts
+    from stores import OpenAnother
 
 NOW = 1_000.0
 ADA = User(
@@ -45,13 +41,6 @@ ADA = User(
 )
 BOB = User(id="usr_2", name="Bob", email="bob@example.com", created_at=2.0)
 LAB = Team(id="team_1", name="Lab", plan="free", limits=Allowance(tokens_per_day=9), created_at=3.5)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    opened: Store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "convene.db")
-    yield opened
-    await opened.aclose()
 
 
 @pytest.fixture
@@ -435,10 +424,9 @@ async def test_a_closed_store_is_a_store_fault(store: Store) -> None:
         await store.accounts.get_session(digest("s"))
 
 
-async def test_accounts_outlive_the_process_that_made_them(tmp_path: Path) -> None:
-    first = await SqliteStore.open(tmp_path / "convene.db")
+async def test_accounts_outlive_the_process_that_made_them(shared: OpenAnother) -> None:
+    first = await shared()
     await first.accounts.add_user(ADA)
     await first.aclose()
-    second = await SqliteStore.open(tmp_path / "convene.db")
+    second = await shared()
     assert await second.accounts.get_user("usr_1") == ADA
-    await second.aclose()

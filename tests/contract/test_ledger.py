@@ -11,16 +11,13 @@ import pytest
 from convene.limits.limit import DAY_US, Amounts
 from convene.store.base import StoreFault
 from convene.store.base_ledger import FOUND_MAX, Bucket, Entry, Filter, GroupBy, Intent, Sums, Whose
-from convene.store.memory import MemoryStore
-from convene.store.sqlite import SqliteStore
 from ledger_samples import ALL, START_US, chosen, ended, entry, grouped, intent, random_entry, sees, summed
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
+    from collections.abc import Sequence
 
+    from convene.store.base import Store
     from convene.store.base_ledger import Ledger
-    from fakes import FakeClock
 
 EVERYTHING = Filter(whose=ALL)
 GROUPS: tuple[GroupBy, ...] = ("day", "hour", "model", "key", "user", "team", "session", "agent")
@@ -28,11 +25,9 @@ SOMEBODY = [ALL, *(Whose("key", f"key-{one}") for one in (1, 2)), Whose("user", 
 SOMEBODY += [Whose("key", "kéy-3"), Whose("user", ""), Whose("team", ""), Whose("user", "nobody")]
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def books(request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
-    store = MemoryStore() if request.param == "memory" else await SqliteStore.open(tmp_path / "c.db", clock)
-    yield store.ledger
-    await store.aclose()
+@pytest.fixture
+def books(store: Store) -> Ledger:
+    return store.ledger
 
 
 async def all_of(books: Ledger, which: Filter = EVERYTHING) -> list[Entry]:
@@ -230,13 +225,11 @@ async def test_many_entries_are_walked_through_in_order_and_forgotten_at_once(bo
     assert await books.forget_before(START_US + DAY_US) == 1700
 
 
-async def test_closed_books_are_a_store_fault(books: Ledger, tmp_path: Path, clock: FakeClock) -> None:
-    del books
-    for store in (MemoryStore(), await SqliteStore.open(tmp_path / "other.db", clock)):
-        await store.ledger.finish(entry(1))
-        await store.aclose()
-        await store.aclose()
-        await all_calls_fail(store.ledger)
+async def test_closed_books_are_a_store_fault(store: Store) -> None:
+    await store.ledger.finish(entry(1))
+    await store.aclose()
+    await store.aclose()
+    await all_calls_fail(store.ledger)
 
 
 async def all_calls_fail(books: Ledger) -> None:

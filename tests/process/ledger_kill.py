@@ -1,6 +1,7 @@
 """The books under kill -9 (goal B1): a child acknowledges ids over a pipe, is killed, and its books are compared.
 
     python tests/process/ledger_kill.py --kills 200 --seed 1 PATH
+    python tests/process/ledger_kill.py --kills 200 --seed 1 postgresql://user@host/an-empty-database
 
 After each kill: every acknowledged entry is there, once; every acknowledged intent is an entry or an orphan; the sums
 are those of the entries. Orphans are settled as the server does. Prints one JSON line; exit code 1 if anything is lost.
@@ -17,7 +18,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -25,14 +26,21 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from convene.clock import SystemClock
 from convene.store.base_ledger import Entry, Filter
+from convene.store.postgres import PostgresStore
 from convene.store.sqlite import SqliteStore
 from ledger_samples import ALL, START_US, ended, entry, intent, summed
+
+if TYPE_CHECKING:
+    from convene.clock import Clock
 
 ROUND: Final = 4_000
 """Requests that one child may make; a millisecond apart, so that those of each kill are compared by themselves."""
 CALLERS: Final = 16
 CHILDREN_MAX: Final = 2
 LATER_S: Final = 3600.0
+CHILD: Final = f"convene-kill-{os.getpid()}"
+"""What a child's sessions with Postgres are called: the server ends what they had begun, and that is waited for."""
+GONE_S: Final = 60.0
 
 
 class Later(SystemClock):
@@ -67,9 +75,26 @@ class Acknowledged(NamedTuple):
     finished: set[int]
 
 
-async def work(path: Path, pipe: int, seed: int, first: int) -> None:
+async def open_books(where: str, clock: Clock | None = None) -> PostgresStore | SqliteStore:
+    """Open a database by URL, or a file by its path."""
+    return await (PostgresStore.open(where, clock) if "://" in where else SqliteStore.open(Path(where), clock))
+
+
+async def children_gone(store: PostgresStore | SqliteStore) -> None:
+    """Wait until nothing of a killed child runs in the server any more; a file has no server."""
+    if isinstance(store, PostgresStore):
+        async with asyncio.timeout(GONE_S):
+            for _ in range(int(GONE_S * 200)):
+                if not await store.database.rows("SELECT 1 FROM pg_stat_activity WHERE application_name = ?", (CHILD,)):
+                    return
+                await asyncio.sleep(0.005)
+
+
+async def work(where: str, pipe: int, seed: int, first: int) -> None:
     """Begin and finish without an end, and say over the pipe what was acknowledged."""
-    store = await SqliteStore.open(path)
+    store = await open_books(
+        f"{where}{'&' if '?' in where else '?'}application_name={CHILD}" if "://" in where else where
+    )
     chance = random.Random(seed)  # noqa: S311 -- repeatable as far as a race can be
     numbers = iter(range(first, first + ROUND))
 
@@ -96,13 +121,13 @@ async def work(path: Path, pipe: int, seed: int, first: int) -> None:
 class Child:
     """A forked process that writes the books, and the pipe on which it says what was acknowledged."""
 
-    def __init__(self, path: Path, seed: int, first: int) -> None:
+    def __init__(self, where: str, seed: int, first: int) -> None:
         self._pipe, writing = os.pipe()
         self._process = os.fork()
         if self._process == 0:
             os.close(self._pipe)
             with contextlib.suppress(BaseException):
-                asyncio.run(work(path, writing, seed, first))
+                asyncio.run(work(where, writing, seed, first))
             os._exit(1)
         os.close(writing)
         self._heard = b""
@@ -124,9 +149,9 @@ class Child:
         return Acknowledged(begun, {int(line[1:]) for line in lines if line[0] == "f"})
 
 
-def kill_some(path: Path, chance: random.Random, first: int, children: int) -> Acknowledged:
-    """Let several write one file, kill each some time after its first acknowledgement, and return all promises."""
-    running = [Child(path, chance.randrange(1 << 30), first + place * ROUND) for place in range(children)]
+def kill_some(where: str, chance: random.Random, first: int, children: int) -> Acknowledged:
+    """Let several write one database, kill each some time after its first acknowledgement, and return all promises."""
+    running = [Child(where, chance.randrange(1 << 30), first + place * ROUND) for place in range(children)]
     begun: set[int] = set()
     finished: set[int] = set()
     for child in running:
@@ -139,9 +164,10 @@ def kill_some(path: Path, chance: random.Random, first: int, children: int) -> A
     return Acknowledged(begun, finished)
 
 
-async def compare(path: Path, promised: Acknowledged, first: int, report: Report) -> list[Entry]:
+async def compare(where: str, promised: Acknowledged, first: int, report: Report) -> list[Entry]:
     """Compare the books with what was promised, settle the orphans, and return the entries of this kill."""
-    store = await SqliteStore.open(path, Later())
+    store = await open_books(where, Later())
+    await children_gone(store)
     ledger = store.ledger
     since_us = START_US + first * 1000
     which = Filter(whose=ALL, since_us=since_us, until_us=since_us + CHILDREN_MAX * ROUND * 1000)
@@ -165,45 +191,46 @@ async def compare(path: Path, promised: Acknowledged, first: int, report: Report
     return found + settled
 
 
-async def final(path: Path, kept: dict[str, Entry], report: Report) -> None:
+async def final(where: str, kept: dict[str, Entry], report: Report) -> None:
     """Compare everything once more: nothing of an early kill was lost in a later one."""
-    store = await SqliteStore.open(path, Later())
+    store = await open_books(where, Later())
     found = [one async for one in store.ledger.entries(Filter(whose=ALL))]
     if {one.id: one for one in found} != kept or len(found) != len(kept):
         report.wrong.append("the entries of all kills are not those that were seen after each")
     if await store.ledger.total(ALL) != summed(found):
         report.wrong.append("the sums are not those of the entries")
-    [check] = await store.database.rows("PRAGMA integrity_check")
-    if check != ("ok",):
-        report.wrong.append(f"integrity: {check[0]}")
+    if isinstance(store, SqliteStore):
+        [check] = await store.database.rows("PRAGMA integrity_check")
+        if check != ("ok",):
+            report.wrong.append(f"integrity: {check[0]}")
     await store.aclose()
 
 
-def run(path: Path, kills: int, seed: int) -> Report:
-    """Kill so many children on one file."""
+def run(where: str, kills: int, seed: int) -> Report:
+    """Kill so many children on one database."""
     chance = random.Random(seed)  # noqa: S311 -- repeatable as far as a race can be
     report, kept = Report(), dict[str, Entry]()
     first = 0
     while report.kills < kills:
         children = chance.choice([1, 1, CHILDREN_MAX])
-        promised = kill_some(path, chance, first, children)
-        kept |= {one.id: one for one in asyncio.run(compare(path, promised, first, report))}
+        promised = kill_some(where, chance, first, children)
+        kept |= {one.id: one for one in asyncio.run(compare(where, promised, first, report))}
         first += CHILDREN_MAX * ROUND
         report.kills += children
         report.begun += len(promised.begun)
         report.finished += len(promised.finished)
-    asyncio.run(final(path, kept, report))
+    asyncio.run(final(where, kept, report))
     return report
 
 
 def main() -> int:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("path", type=Path)
+    parser.add_argument("where")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     wanted = parser.parse_args()
-    report = run(wanted.path, wanted.kills, wanted.seed)
+    report = run(wanted.where, wanted.kills, wanted.seed)
     sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     return 1 if report.lost or report.wrong else 0
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from convene.store.base_accounts import Accounts
     from convene.store.base_answers import Answers
+    from convene.store.base_ledger import Ledger
 
 __all__ = ["KeyChange", "KeyRecord", "Keys", "Store", "StoreFault"]
 
@@ -122,6 +123,11 @@ class Store(Protocol):
     @property
     def accounts(self) -> Accounts:
         """The users, teams, links and browser sessions."""
+        ...
+
+    @property
+    def ledger(self) -> Ledger:
+        """The books."""
         ...
 
     async def aclose(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 from convene.clock import Clock, SystemClock
+from convene.store.postgres_ledger import PostgresLedger
 from convene.store.postgres_pool import PostgresPool
 from convene.store.presence import Presence
 from convene.store.sql_accounts import SqlAccounts
@@ -15,12 +16,13 @@ from convene.store.sql_keys import SqlKeys
 class PostgresStore:
     """The store of one process, or of any number of replicas on any number of hosts."""
 
-    def __init__(self, pool: PostgresPool, presence: Presence) -> None:
+    def __init__(self, pool: PostgresPool, presence: Presence, clock: Clock) -> None:
         self._pool = pool
         self._presence = presence
         self._keys = SqlKeys(pool)
         self._answers = SqlAnswers(pool, presence)
         self._accounts = SqlAccounts(pool)
+        self._ledger = PostgresLedger(pool, presence, clock)
 
     @classmethod
     async def open(cls, url: str, clock: Clock | None = None) -> Self:
@@ -31,13 +33,14 @@ class PostgresStore:
         Raises:
             StoreFault: the driver is missing, the database cannot be reached, or a newer Convene was here.
         """
+        clock = clock or SystemClock()
         pool = await PostgresPool.open(url)
         try:
-            presence = await Presence.start(pool, clock or SystemClock())
+            presence = await Presence.start(pool, clock)
         except BaseException:  # a cancelled start too must leave no connection behind; nothing is swallowed
             await pool.aclose()
             raise
-        return cls(pool, presence)
+        return cls(pool, presence, clock)
 
     @property
     def database(self) -> PostgresPool:
@@ -59,7 +62,13 @@ class PostgresStore:
         """The kept answers of idempotent requests."""
         return self._answers
 
+    @property
+    def ledger(self) -> PostgresLedger:
+        """The books."""
+        return self._ledger
+
     async def aclose(self) -> None:
-        """Show that nobody is here any more, and end the sessions."""
+        """Write what is left of the books, show that nobody is here any more, and end the sessions."""
+        await self._ledger.aclose()
         await self._presence.aclose()
         await self._pool.aclose()

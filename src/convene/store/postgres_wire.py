@@ -95,6 +95,8 @@ class Wire:
         self._driver = driver
         self._url = url
         self._settings = _SETTINGS | {"synchronous_commit": "on" if durable else "off"}
+        if "application_name=" in url:  # the operator's own name for this replica
+            del self._settings["application_name"]
         self.failures: tuple[type[Exception], ...] = (
             *(driver.PostgresError, driver.InterfaceError, driver.InternalClientError),
             OSError,

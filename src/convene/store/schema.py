@@ -15,13 +15,7 @@ Type = Literal["text", "int", "real", "blob", "bool"]
 
 _TYPES: Final[dict[Dialect, dict[Type, str]]] = {
     "sqlite": {"text": "TEXT", "int": "INTEGER", "real": "REAL", "blob": "BLOB", "bool": "INTEGER"},
-    "postgres": {
-        "text": 'TEXT COLLATE "C"',
-        "int": "BIGINT",
-        "real": "DOUBLE PRECISION",
-        "blob": "BYTEA",
-        "bool": "BIGINT",
-    },
+    "postgres": {"text": "TEXT", "int": "BIGINT", "real": "DOUBLE PRECISION", "blob": "BYTEA", "bool": "BIGINT"},
 }
 """A truth value is 0 or 1 in both, so that rows are the same values whatever the database; texts are in the order of
 their code points in both, so that pages follow each other the same way."""
@@ -43,7 +37,8 @@ class Column(msgspec.Struct, frozen=True):
     def sql(self, dialect: Dialect) -> str:
         """Return the column's definition."""
         default = "" if self.default is None else f" DEFAULT {self.default}"
-        return f"{self.name} {_TYPES[dialect][self.type]}{'' if self.null else ' NOT NULL'}{default}"
+        order = ' COLLATE "C"' if dialect == "postgres" and self.type == "text" else ""
+        return f"{self.name} {_TYPES[dialect][self.type]}{order}{'' if self.null else ' NOT NULL'}{default}"
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
