@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convene.clock import SystemClock
-from convene.store import sqlite_ledger, sqlite_sync
+from convene.store import presence, sqlite_ledger, sqlite_sync
 from convene.store.base import StoreFault
 from convene.store.base_ledger import Whose
 from convene.store.ledger_rows import row_of
@@ -61,13 +61,13 @@ class Disk:
 class Books:
     """An open file with a ledger on a disk of the test's."""
 
-    def __init__(self, file: SqliteFile, presence: Presence, disk: Disk) -> None:
-        self.file, self.presence, self.disk = file, presence, disk
-        self.ledger = SqliteLedger(file, presence, SystemClock(), disk.sync)
+    def __init__(self, file: SqliteFile, writer: Presence, disk: Disk) -> None:
+        self.file, self.writer, self.disk = file, writer, disk
+        self.ledger = SqliteLedger(file, writer, SystemClock(), disk.sync)
 
     async def aclose(self) -> None:
         await self.ledger.aclose()
-        await self.presence.aclose()
+        await self.writer.aclose()
         await self.file.aclose()
 
 
@@ -367,7 +367,10 @@ async def test_what_a_closed_store_left_open_is_an_orphan_at_once(path: Path, cl
     await second.aclose()
 
 
-async def test_a_writer_that_shows_no_life_is_dead_and_one_that_does_is_not(path: Path) -> None:
+async def test_a_writer_that_shows_no_life_is_dead_and_one_that_does_is_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "WAKE_S", 0.0)
     now = FakeClock(seed=1)
     silent, living = await SqliteStore.open(path, FakeClock(seed=2)), await SqliteStore.open(path, now)
     await silent.ledger.begin(intent(1))
@@ -379,6 +382,27 @@ async def test_a_writer_that_shows_no_life_is_dead_and_one_that_does_is_not(path
     assert await living.ledger.open_intents() == [intent(1), intent(2)]
     await living.aclose()
     await silent.aclose()
+
+
+async def test_after_a_sleep_of_the_machine_nobody_is_taken_for_dead_who_wakes_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "WAKE_S", 0.0)
+    clock = FakeClock()
+    first, second = await SqliteStore.open(path, clock), await SqliteStore.open(path, clock)
+    await first.ledger.begin(intent(1))
+    clock.move(3600.0)
+    show = second._presence.show
+
+    async def both_wake_up() -> None:
+        await show()
+        await first._presence.show()
+
+    monkeypatch.setattr(second._presence, "show", both_wake_up)
+    assert await second.ledger.orphans(30_000_000) == []
+    await first.aclose()
+    assert await second.ledger.orphans(30_000_000) == [intent(1)]
+    await second.aclose()
 
 
 async def test_an_orphan_that_two_settle_is_one_entry(path: Path, clock: FakeClock) -> None:

@@ -14,12 +14,16 @@ from convene.store.base import StoreFault
 
 if TYPE_CHECKING:
     from convene.clock import Clock
-    from convene.store.sql import Change, Database
+    from convene.store.sql import Database
 
 log = logging.getLogger(__name__)
 
 BEAT_S: Final = 3.0
 """How often a writer shows life."""
+SLEPT_US: Final = 12_000_000
+"""When one that has not been able to must have slept: its loop, or the machine."""
+WAKE_S: Final = 4.0
+"""How long others take to show life after that."""
 DEAD_AFTER_US: Final = 30_000_000
 """When one that does not is taken for dead: ten missed beats, longer than any pause of a loop that is worth saving."""
 
@@ -37,12 +41,14 @@ class Presence:
         self._database = database
         self._clock = clock
         self._beating: asyncio.Task[None] | None = None
+        self._seen_us = 0
 
     @classmethod
     async def start(cls, database: Database, clock: Clock) -> Self:
         """Appear, forget those long dead, and show life from now on. Raises `StoreFault`."""
         presence = cls(database, clock)
-        await database.write([(_TIDY, (presence.now_us() - 100 * DEAD_AFTER_US,)), presence.beat()])
+        await database.write([(_TIDY, (presence.now_us() - 100 * DEAD_AFTER_US,))])
+        await presence.show()
         presence._beating = asyncio.create_task(presence._beat_on(), name="store presence")
         return presence
 
@@ -50,9 +56,21 @@ class Presence:
         """Return the wall clock in Unix microseconds."""
         return int(self._clock.now() * 1e6)
 
-    def beat(self) -> Change:
-        """Return the change that shows life now."""
-        return _BEAT, (self.id, self.now_us())
+    async def show(self) -> None:
+        """Show life now. Raises `StoreFault`."""
+        now_us = self.now_us()
+        await self._database.write([(_BEAT, (self.id, now_us))])
+        self._seen_us = now_us
+
+    async def wake(self, dead_after_us: int) -> None:
+        """Let the others wake up too, if we have slept, before they are judged by what they have shown.
+
+        After a closed laptop, a frozen machine or a clock set forward, everybody's last sign of life is old. Raises
+        `StoreFault`.
+        """
+        if self.now_us() - self._seen_us > max(dead_after_us // 2, SLEPT_US):
+            await self.show()
+            await asyncio.sleep(WAKE_S)
 
     async def aclose(self) -> None:
         """Be gone, at once to everybody. Idempotent."""
@@ -70,6 +88,6 @@ class Presence:
         while True:
             await asyncio.sleep(BEAT_S)
             try:
-                await self._database.write([self.beat()])
+                await self.show()
             except StoreFault as fault:
                 log.warning("the store could not be shown that this writer lives: %s", fault.detail)

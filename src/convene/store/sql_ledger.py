@@ -140,6 +140,7 @@ class SqlLedger:
 
     async def orphans(self, dead_after_us: int) -> list[Intent]:
         """Return what dead writers left open (`base_ledger.Ledger`), and forget what of theirs has ended."""
+        await self._presence.wake(dead_after_us)
         await self.settle()
         seen_us = self._presence.now_us() - dead_after_us
         rows = await self._database.rows(_DEAD, (self._presence.id, seen_us))
