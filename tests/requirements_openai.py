@@ -128,7 +128,7 @@ OSDK-02 proved A limit is a 429 whose `retry-after` is true and small.
 OSDK-03 proved When a quota is used up, `x-should-retry: false` is sent.
 OSDK-04 proved A fault that stays is never 409 or 5xx.
 OSDK-05 proved `retry-after-ms` and `retry-after` do not disagree.
-OSDK-06 2 `Idempotency-Key` is an addition of ours; `x-stainless-retry-count` separates first tries from repeats.
+OSDK-06 proved `Idempotency-Key` is an addition of ours; `x-stainless-retry-count` separates first tries from repeats.
 OSDK-07 proved All answers, errors and streams included, have `x-request-id`; a sane one from the client is kept, and
     logs, traces and error text show it.
 OSDK-08 2 `openai-processing-ms` and `openai-version: 2020-10-01` may be sent.

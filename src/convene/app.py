@@ -21,6 +21,7 @@ from convene.api.docs import Docs
 from convene.api.embeddings import EmbeddingRequests
 from convene.api.front import Front, Lifespan
 from convene.api.health import Health
+from convene.api.idempotency import Idempotent
 from convene.api.metrics import Metrics, MetricsPage
 from convene.api.models import Models
 from convene.api.routes import Router
@@ -32,11 +33,13 @@ from convene.app_models import Deployments
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
 from convene.serving.admission import Open
+from convene.serving.base_replays import Kept
 from convene.serving.catalog import Catalog
 from convene.serving.embedding import Embedder
 from convene.serving.gates import ClosedGate, LocalGate
 from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
 from convene.serving.limit_desk import LimitReader
+from convene.serving.replays import Replays
 from convene.serving.turn import Turns
 from convene.serving.usage import UsageReader
 from convene.store.memory import MemoryStore
@@ -124,9 +127,14 @@ class App:
         health = Health(catalog, lambda: self.draining)
         self._turns = Turns(catalog, admission or Open(), clock)
         self._embedder = Embedder(catalog, admission or Open(), clock)
+        self._replays: Replays | None = None
+        self._kept_answers = Kept()
+        chats = ChatCompletions(self._turns, Streams(config.edge.ping_s, config.edge.first_event_s))
         endpoints = Endpoints(
-            chat=ChatCompletions(self._turns, Streams(config.edge.ping_s, config.edge.first_event_s)),
-            embeddings=EmbeddingRequests(self._embedder),
+            chat=Idempotent(chats, self._kept_answers, config.idempotency.answer_bytes_max),
+            embeddings=Idempotent(
+                EmbeddingRequests(self._embedder), self._kept_answers, config.idempotency.answer_bytes_max
+            ),
             list_models=models.list_all,
             show_model=models.show,
             **self._readers(),
@@ -195,6 +203,9 @@ class App:
 
             self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals)
             self._turns.admission = self._embedder.admission = self.books.books
+        self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
+        self._kept_answers.replays = self._replays
+        self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))
         self.deployments.start()
 
     def _watch_keys(self, ring: KeyRing) -> None:
@@ -220,6 +231,8 @@ class App:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
+        if self._replays is not None:
+            await self._replays.aclose()
         await self._store.aclose()
         if self.access is not None:
             self.access.flush()

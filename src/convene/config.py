@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from convene.config_books import Books, Limits, Plan, Price, plans_of
+from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_sources import (
     Given,
     Key,
@@ -45,6 +45,7 @@ __all__ = [
     "ConfigError",
     "Edge",
     "Engine",
+    "Idempotency",
     "Limits",
     "Model",
     "Plan",
@@ -211,6 +212,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tools: Tools = Tools()
     limits: Limits = Limits()
     ledger: Books = Books()
+    idempotency: Idempotency = Idempotency()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     models: dict[str, Model] = msgspec.field(default_factory=dict)
     plans: dict[str, Plan] = msgspec.field(default_factory=dict)
@@ -249,7 +251,15 @@ class ClientSettings(msgspec.Struct, frozen=True):
 
 _SCHEMA = Schema(
     Config,
-    {"edge": Edge, "engine": Engine, "scripted": Scripted, "tools": Tools, "limits": Limits, "ledger": Books},
+    {
+        "edge": Edge,
+        "engine": Engine,
+        "scripted": Scripted,
+        "tools": Tools,
+        "limits": Limits,
+        "ledger": Books,
+        "idempotency": Idempotency,
+    },
     {"upstreams": Upstream, "models": Model, "plans": Plan, "prices": Price},
 )
 _BUILT_IN_UPSTREAMS = frozenset({"engine", "scripted"})

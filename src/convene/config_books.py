@@ -75,6 +75,13 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     retention_days: Annotated[int, About("Forget single entries after; 0 = never. Sums stay", "days", at_least=0)] = 0
 
 
+class Idempotency(msgspec.Struct, frozen=True, kw_only=True):
+    """`[idempotency]`: answers kept for requests that are sent again under the same `Idempotency-Key`."""
+
+    keep_s: Annotated[float, About("Keep an answer, from when its request came", "s", at_least=1)] = 86_400.0
+    answer_bytes_max: Annotated[int, About("Largest answer that is kept", "bytes", at_least=0)] = 4_194_304
+
+
 PLANS: Final[Mapping[str, Plan]] = {
     "owner": Plan(
         requests_per_minute=10_000_000,

@@ -39,12 +39,16 @@ class ClientLeftError(Exception):
 
 
 class Call:
-    """One request. `status` is set once a head has been sent, for the access log."""
+    """One request. `status` is set once a head has been sent, for the access log.
+
+    `broke_off`: its answer is a stream that ended in an error frame.
+    """
 
     __slots__ = (
         "_direct",
         "_limit_headers",
         "body_bytes_max",
+        "broke_off",
         "common",
         "cross_origin_allowed",
         "headers",
@@ -81,6 +85,7 @@ class Call:
         self.outcome: Outcome | None = None
         self.status = 0
         self.streamed = False
+        self.broke_off = False
         self.trace_id = ""
 
     def name(self, request_id: str) -> None:
@@ -99,6 +104,31 @@ class Call:
         """Return the header of that lower-case name (the last, if it came twice), as latin-1 text."""
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def divert(self, body: bytes, send: Send) -> Send:
+        """Let the answer go through `send` and the body, which was read already, be read again.
+
+        Return what took the answer before, to be put back into `send`.
+        """
+        before, receive = self.send, self.receive
+        unread = [body]
+
+        async def receive_again() -> MutableMapping[str, Any]:
+            if unread:
+                return {"type": "http.request", "body": unread.pop(), "more_body": False}
+            return await receive()
+
+        self.send, self.receive, self._direct = send, receive_again, None
+        return before
+
+    async def raw_body(self) -> bytes:
+        """Read the whole body as it came. Raises `TooLarge` and `ClientLeftError`."""
+        encoding = self.headers.pop(b"content-encoding", None)
+        try:
+            return await self.body()
+        finally:
+            if encoding is not None:
+                self.headers[b"content-encoding"] = encoding
 
     async def body(self) -> bytes:
         """Read the whole body, unpacked. Raises `TooLarge`, `UnsupportedMedia`, `BadRequest`, `ClientLeftError`."""

@@ -87,4 +87,4 @@ class ChatCompletions:
     @staticmethod
     async def _fail(stream: Stream, fault: ConveneError) -> None:
         if stream.started:
-            await stream.finish(ChatFrames.failure(fault))
+            await stream.fail(ChatFrames.failure(fault))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from convene.api.call import Call
 
-EXPOSED = b"x-request-id, x-should-retry, retry-after, retry-after-ms, " + b", ".join(
+EXPOSED = b"x-request-id, idempotent-replayed, x-should-retry, retry-after, retry-after-ms, " + b", ".join(
     b"x-ratelimit-%b-%b" % (what, unit)
     for what in (b"limit", b"remaining", b"reset")
     for unit in (b"requests", b"tokens")

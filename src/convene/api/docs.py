@@ -49,6 +49,7 @@ PAGES: Final = (
     Page("usage", "Use", "What was used: sums, groups, single requests, exports, checks."),
     Page("agentic", "Use", "The fields ASI:One adds, their shapes, and what this version does with them."),
     Page("errors", "Use", "Statuses, codes, what to repeat and what not."),
+    Page("idempotency", "Use", "Sending a request again without running it twice."),
     Page("running", "Run", "Starting and stopping, health, logs, keys, a proxy in front."),
     Page("configuration", "Run", "Every setting, where it is read from, which source wins."),
     Page("command-line", "Run", "Every verb of the command convene."),

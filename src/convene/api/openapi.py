@@ -13,7 +13,7 @@ import msgspec
 
 import convene
 from convene.api import shapes, shapes_described, shapes_usage
-from convene.api.openapi_words import ABOUT, FIELDS, HEADERS, SESSION_HEADER, STATUSES, TAGS
+from convene.api.openapi_words import ABOUT, FIELDS, HEADERS, IDEMPOTENCY_HEADER, SESSION_HEADER, STATUSES, TAGS
 from convene.api.shapes import ChatReply, ErrorReply
 from convene.api.table import Endpoints, route_table
 
@@ -71,7 +71,7 @@ def describe(routes: Sequence[Route], version: str) -> Json:
         "components": {
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "An API key."}},
             "headers": {name: _header(text) for name, text in HEADERS},
-            "parameters": {"session": _session()},
+            "parameters": {"session": _session(), "idempotency": _idempotency()},
             "responses": {str(status): _error(status, text) for status, text in STATUSES},
             "schemas": _schemas(described),
         },
@@ -106,6 +106,8 @@ def _operation(route: Route) -> Json:
     parameters += [_query_parameter(one) for one in route.query]
     if route.streams:
         parameters.append({"$ref": "#/components/parameters/session"})
+    if route.repeatable:
+        parameters.append({"$ref": "#/components/parameters/idempotency"})
     if parameters:
         told["parameters"] = parameters
     if route.takes is not None:
@@ -168,6 +170,11 @@ def _header(text: str) -> Json:
 
 def _session() -> Json:
     return {"name": "x-session-id", "in": "header", "description": SESSION_HEADER, "schema": {"type": "string"}}
+
+
+def _idempotency() -> Json:
+    shape = {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"}
+    return {"name": "Idempotency-Key", "in": "header", "description": IDEMPOTENCY_HEADER, "schema": shape}
 
 
 def _path_parameter(name: str) -> Json:

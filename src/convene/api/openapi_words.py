@@ -157,6 +157,11 @@ HEADERS: Final = (
 
 SESSION_HEADER: Final = "Any text that names a session of agentic turns. Accepted; this version keeps none yet."
 
+IDEMPOTENCY_HEADER: Final = (
+    "Any text of your own, new for each request: the request and its repeats under this key run once and get the same "
+    "bytes, with `idempotent-replayed: true` from the second on."
+)
+
 STATUSES: Final = (
     (400, "The request cannot be understood or asks for what the model cannot do; `param` names the field."),
     (401, "No key, or not a valid one."),

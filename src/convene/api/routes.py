@@ -39,6 +39,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     or_gives: type | None = None
     """A second shape of the same answer, by what was asked."""
     streams: bool = False
+    repeatable: bool = False
+    """Knows `Idempotency-Key`."""
     tag: str = "Chat"
     described: bool = True
 

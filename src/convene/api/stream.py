@@ -50,6 +50,11 @@ class Stream:
         self._finished = True
         await self._send(b"".join(frames), more=False)
 
+    async def fail(self, frames: list[bytes]) -> None:
+        """Send the frames of a fault and end the body."""
+        self._call.broke_off = True
+        await self.finish(frames)
+
     def leave(self) -> None:
         """Forget the stream; every opened stream is left exactly once."""
         self._streams.live.discard(self)

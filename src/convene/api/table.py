@@ -41,6 +41,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             takes=shapes.ChatBody,
             gives=shapes.ChatReply,
             streams=True,
+            repeatable=True,
         ),
         Route(
             method="POST",
@@ -49,6 +50,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             summary="Turn texts into vectors",
             takes=shapes.EmbeddingBody,
             gives=shapes.EmbeddingReply,
+            repeatable=True,
             tag="Embeddings",
         ),
         Route(

@@ -198,9 +198,10 @@ def test_a_probe_that_is_not_ready_answers_its_own_shape_and_no_error(described:
 def test_chat_names_the_session_header_and_the_stream(described: dict[str, Any]) -> None:
     chat = described["paths"]["/v1/chat/completions"]["post"]
 
-    [parameter] = chat["parameters"]
+    session, repeats = chat["parameters"]
     assert described["components"]["parameters"]["session"]["name"] == "x-session-id"
-    assert parameter == {"$ref": "#/components/parameters/session"}
+    assert session == {"$ref": "#/components/parameters/session"}
+    assert repeats == {"$ref": "#/components/parameters/idempotency"}
     content = chat["responses"]["200"]["content"]
     assert content["application/json"]["schema"]["$ref"].endswith("/ChatReply")
     names = [one["$ref"].rpartition("/")[2] for one in content["text/event-stream"]["schema"]["oneOf"]]
