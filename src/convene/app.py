@@ -78,10 +78,10 @@ async def prepare_store(config: Config, clock: Clock) -> str | None:
 
     Return the text of a key that was made. Raises `StoreFault`.
     """
-    if config.auth != "keys":
-        return None
     store = await open_store(config, clock)
     try:
+        if config.auth != "keys":
+            return None
         return await ensure_first_key(KeyRing(store.keys, clock, store.accounts, config.default_plan))
     finally:
         await store.aclose()

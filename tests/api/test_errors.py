@@ -330,7 +330,7 @@ def break_chat(served: Served, fault: Exception) -> None:
     """Make every chat of this application fail."""
     route, _ = served.app.front._router.find("POST", "/v1/chat/completions")
     endpoint: Any = route.endpoint
-    endpoint._turns = Broken(fault)
+    endpoint._endpoint._turns = Broken(fault)
 
 
 @pytest.mark.parametrize("stream", [False, True])

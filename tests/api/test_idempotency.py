@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from api.conftest import read_frames
-from bridge import open_client
 from convene.api.openapi import document
 from convene.config import Idempotency, Model
 from convene.serving import replays as module
@@ -381,10 +380,11 @@ async def test_an_answer_is_forgotten_after_its_time(serve: Serve) -> None:
     assert first.json()["id"] != again.json()["id"]
 
 
-async def test_it_works_without_keys_in_memory(serve: Serve) -> None:
-    async with serve(auth="none") as served, open_client(served.app.front, base_url="http://127.0.0.1") as http:
+async def test_it_works_without_keys(serve: Serve) -> None:
+    async with serve(auth="none") as served:
         body = {"model": "scripted-echo", "messages": HELLO}
-        first, again = [await http.post(CHAT, json=body, headers={"Idempotency-Key": "k"}) for _ in range(2)]
+        address = f"http://127.0.0.1{CHAT}"
+        first, again = [await served.http.post(address, json=body, headers={"Idempotency-Key": "k"}) for _ in range(2)]
     assert first.status_code == 200, first.text
     assert again.content == first.content
     assert is_replayed(again)
