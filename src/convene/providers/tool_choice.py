@@ -8,6 +8,7 @@ function, or for none. Called by `local_tools`; the vectors come from whatever `
 from __future__ import annotations
 
 import math
+import sys
 from array import array
 from collections import OrderedDict
 from operator import mul
@@ -58,6 +59,9 @@ def _split_name(name: str) -> str:
 def normalise_vector(vector: Sequence[float]) -> array[float]:
     """Return the vector with length 1 as 32-bit floats; a zero vector stays zero."""
     length = math.hypot(*vector)
+    if 0 < length < sys.float_info.min:  # below it floats have too few digits to divide by
+        vector = [x / sys.float_info.min for x in vector]
+        length = math.hypot(*vector)
     return array("f", [x / length for x in vector] if length else vector)
 
 

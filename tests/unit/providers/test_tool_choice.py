@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convene.messages import FunctionTool
@@ -105,6 +105,7 @@ async def test_more_tools_than_are_kept_still_rank() -> None:
     assert (await chooser.rank("sum", (WEATHER, SUM, FINISH)))[0].tool is SUM
 
 
+@example([5e-324, 5e-324])
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
 def test_a_normalised_vector_has_length_one_or_none(vector: Sequence[float]) -> None:
     length = math.sqrt(sum(value * value for value in normalise_vector(vector)))
