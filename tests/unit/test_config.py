@@ -75,9 +75,8 @@ def test_every_setting_is_declared_with_a_help_text(tmp_path: Path) -> None:
     lines = list(describe(load({}, HOME, with_file(tmp_path, text))))
     config = load({}, HOME, tmp_path)
     parts = (config, config.edge, config.engine, config.scripted, config.tools, config.limits, config.ledger)
-    parts = (*parts, config.idempotency)
     entries = (config.upstreams["a"], config.models["m"], config.plans["p"], config.prices["q"])
-    fields = sum(len(one.__struct_fields__) for one in (*parts, *entries))
+    fields = sum(len(one.__struct_fields__) for one in (*parts, config.idempotency, *entries))
     not_settings = {"edge", "engine", "scripted", "tools", "limits", "ledger", "idempotency"}
     not_settings |= {"upstreams", "models", "plans", "prices", "sources", "notices"}
     assert len(lines) == fields - len(not_settings)
