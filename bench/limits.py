@@ -1,25 +1,35 @@
-"""Limits: one decision over six limits, and its settlement, in memory and in a file that processes share (issue 3).
+"""Limits: one decision over six limits, and its settlement: in memory, in a file, in a Redis (issue 3, A5).
 
 A request of a key with four limits (requests and tokens a minute, requests a day, slots), of a team with tokens a
 minute and of a user with a monthly budget. Each call is timed by itself and the time of reading the clock taken off;
 the best of some rounds counts, as whatever else the machine does only adds. A refusal is explained in full; no bar.
+The Redis is a private one on loopback, on whatever core; its own count says how many commands a call takes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import redis
+import uvloop
+
+from parts import GATEWAY_CORE, HERE, missing, result, say
+
+sys.path.insert(0, str(HERE.parent / "tests"))
+
 from convene.clock import SystemClock
 from convene.limits.allowance import Allowance, limits_of
 from convene.limits.limit import Amounts, Grant, Limit, Refusal
 from convene.store.memory_counters import LocalMemoryCounters
+from convene.store.redis_counters import RedisCounters
 from convene.store.sqlite_counters import LocalSqliteCounters
-from parts import GATEWAY_CORE, result, say
+from servers import own_redis
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +38,7 @@ if TYPE_CHECKING:
 
 MEMORY_US: Final = 3.0
 SQLITE_US: Final = 30.0
+REDIS_US: Final = 120.0
 ROUNDS: Final = 6
 CALLS: Final = 3_000
 UNDER_WAY: Final = 64
@@ -99,8 +110,56 @@ def _quantile(spans: list[float], share: float) -> float:
     return spans[int(len(spans) * share)]
 
 
-def _judge(where: str, counters: LocalCounters, bar_us: float) -> bool:
-    rounds = [times_of(counters, number) for number in range(ROUNDS)]
+def _rounds(counters: LocalCounters) -> list[Times]:
+    return [times_of(counters, number) for number in range(ROUNDS)]
+
+
+async def redis_times_of(counters: RedisCounters, number: int) -> Times:
+    """Play one round over the network; the time of reading the clock is nothing beside it."""
+    free, spent = six_limits(f"k{number}", _PLENTY), six_limits(f"spent{number}", 1)
+    found = Times([], [], [])
+    names = [f"turn_{number:02x}{place:022x}" for place in range(CALLS)]
+    for place, name in enumerate(names):
+        began_ns = perf_counter_ns()
+        answer = await counters.reserve(name, free, RESERVED, LEASE_US)
+        found.reserve.append((perf_counter_ns() - began_ns) / 1000)
+        assert isinstance(answer, Grant)
+        if place >= UNDER_WAY:
+            began_ns = perf_counter_ns()
+            await counters.settle(names[place - UNDER_WAY], ACTUAL)
+            found.settle.append((perf_counter_ns() - began_ns) / 1000)
+    await counters.reserve("first", spent, RESERVED, LEASE_US)
+    await counters.settle("first", RESERVED._replace(requests=1_000))
+    for _ in range(CALLS // 10):
+        began_ns = perf_counter_ns()
+        answer = await counters.reserve("refused", spent, RESERVED, LEASE_US)
+        found.refuse.append((perf_counter_ns() - began_ns) / 1000)
+        assert isinstance(answer, Refusal)
+    for spans in found:
+        spans.sort()
+    return found
+
+
+async def _redis_rounds(url: str) -> list[Times]:
+    async with contextlib.aclosing(RedisCounters(url, SystemClock(), wait_s=5.0)) as counters:
+        return [await redis_times_of(counters, number) for number in range(ROUNDS)]
+
+
+def _redis() -> bool:
+    """Time a private Redis and count its commands."""
+    if missing(["redis-server"]):
+        say("     Redis: redis-server is not installed")
+        return True
+    with own_redis() as server:
+        rounds = uvloop.run(_redis_rounds(server.url))
+        with contextlib.closing(redis.Redis.from_url(server.url)) as client:
+            stats = client.info("commandstats")
+    asked = sum(len(spans) for one in rounds for spans in one) + 2 * len(rounds)
+    calls = stats["cmdstat_evalsha"]["calls"] / asked
+    return result("commands a call, Redis", calls, 1.0, unit="", most=True) and _judge("Redis", rounds, REDIS_US)
+
+
+def _judge(where: str, rounds: list[Times], bar_us: float) -> bool:
     holds = True
     for call in ("reserve", "settle", "refuse"):
         p50, p99 = (min(_quantile(getattr(one, call), share) for one in rounds) for share in (0.5, 0.99))
@@ -123,10 +182,10 @@ def _on_one_core() -> Iterator[None]:
 
 
 def measure() -> bool:
-    """Print the figures of both stores; return whether the bars hold."""
+    """Print the figures of all stores; return whether the bars hold."""
     with _on_one_core(), tempfile.TemporaryDirectory() as folder:
-        memory = _judge("memory", LocalMemoryCounters(SystemClock()), MEMORY_US)
+        memory = _judge("memory", _rounds(LocalMemoryCounters(SystemClock())), MEMORY_US)
         file = LocalSqliteCounters.open(Path(folder), SystemClock(), "bench")
-        sqlite = _judge("SQLite", file, SQLITE_US)
+        sqlite = _judge("SQLite", _rounds(file), SQLITE_US)
         file.close()
-    return memory and sqlite
+    return _redis() and memory and sqlite
