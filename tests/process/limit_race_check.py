@@ -179,8 +179,8 @@ def events_of(log: Log, rate: int, ended: Collection[str], window_us: int = MINU
                 for limit in attempt.limits:
                     yield Event(at_us, 1, attempt.cost[limit.unit], limit)
         elif what == What.SETTLED:
-            attempt, _ = waiting.pop(number)
-            yield from _settled(attempt, at_us)
+            attempt, began_us = waiting.pop(number)
+            yield from _settled(attempt, at_us, began_us)
         else:
             attempt, began_us = waiting.pop(number)
             yield from _over(attempt, began_us)
@@ -188,16 +188,19 @@ def events_of(log: Log, rate: int, ended: Collection[str], window_us: int = MINU
         if f"{log.name}-{number}" in ended:
             yield from _over(attempt, began_us)
         else:
-            yield from _settled(attempt, last_us)  # by the worker, which was killed before it could say so
+            # By the worker, which was killed before it could say so.
+            yield from _settled(attempt, last_us, began_us)
     if last_us and f"{log.name}-{seen + 1}" in ended:
         attempt = next(drawn)
         for limit in attempt.limits:
             yield Event(last_us, 1, attempt.cost[limit.unit], limit, told=False)
 
 
-def _settled(attempt: Attempt, at_us: int) -> Iterator[Event]:
+def _settled(attempt: Attempt, at_us: int, began_us: int) -> Iterator[Event]:
+    """What a lease gives back at its settlement; its slot already when its time was up, if that was before."""
     for limit in attempt.limits:
-        yield Event(at_us, 0, attempt.actual[limit.unit] - attempt.cost[limit.unit], limit)
+        moment_us = min(at_us, began_us + LEASE_US) if limit.kind == "slots" else at_us
+        yield Event(moment_us, 0, attempt.actual[limit.unit] - attempt.cost[limit.unit], limit)
 
 
 def _over(attempt: Attempt, began_us: int) -> Iterator[Event]:

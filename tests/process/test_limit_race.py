@@ -140,6 +140,13 @@ def test_a_lease_whose_time_was_up_keeps_its_charge() -> None:
         assert moved(events, Unit.TOKENS) == [(0, cost)] * 4
 
 
+def test_a_slot_is_free_when_its_time_was_up_however_late_it_is_settled() -> None:
+    late = log((What.GRANTED, 0, 0), (What.SETTLED, 0, LEASE_US + 9))
+    events = list(events_of(late, RATE, ()))
+    assert moved(events, Unit.SLOTS) == [(0, 1), (LEASE_US, -1)]
+    assert moved(events, Unit.TOKENS)[-1][0] == LEASE_US + 9
+
+
 def test_what_a_killed_worker_settled_unsaid_counts_from_its_last_word() -> None:
     records = ((What.GRANTED, 0, 0), (What.REFUSED, 1, 7), (What.FAULT, 2, -START_US))
     events = list(events_of(log(*records, killed=True), RATE, ()))
