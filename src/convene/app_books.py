@@ -154,11 +154,13 @@ async def open_counters(config: Config, clock: Clock, renew: Renew) -> Counters:
     if kind == "redis":
         if not config.redis_url:
             raise ConfigError('limits.counters = "redis" needs redis_url')
-        return _guarded(RedisCounters(config.redis_url.reveal(), clock), config, clock, renew)
+        shared = RedisCounters(config.redis_url.reveal(), clock, wait_s=COUNTERS_WAIT_S)
+        return _guarded(shared, config, clock, renew, wait_s=None)  # it keeps to the wait itself
     if kind == "postgres":
         if not config.database_url:
             raise ConfigError('limits.counters = "postgres" needs database_url')
-        return _guarded(await PostgresCounters.open(config.database_url.reveal()), config, clock, renew)
+        books = await PostgresCounters.open(config.database_url.reveal())
+        return _guarded(books, config, clock, renew, wait_s=COUNTERS_WAIT_S)
     if kind == "sqlite":
         return SqliteCounters.open(config.data_dir, clock, boot_id())
     if config.workers > 1:
@@ -166,14 +168,14 @@ async def open_counters(config: Config, clock: Clock, renew: Renew) -> Counters:
     return MemoryCounters(clock)
 
 
-def _guarded(counters: Counters, config: Config, clock: Clock, renew: Renew) -> Counters:
+def _guarded(counters: Counters, config: Config, clock: Clock, renew: Renew, *, wait_s: float | None) -> Counters:
     """Return counters that go on when their store does not: money closed, rates at this process's share (A8)."""
     return Guarded(
         counters,
         lambda: MemoryCounters(clock).local,
         clock,
         workers=config.workers * config.limits.replicas,
-        wait_s=COUNTERS_WAIT_S,
+        wait_s=wait_s,
         rebuild=lambda: renew(counters),
     )
 
