@@ -182,7 +182,7 @@ class Deployments:
         notes = TINY_NOTE if model == TINY else ""
         can = self._chat.capabilities
         card = self._card(name, "embedded", model, aliases=aliases, capabilities=can, notes=notes)
-        return Deployment(card=card, chat=self._chat)
+        return Deployment(card=card, chat=self._chat, tally=self._chat.tally)
 
     def _configured(self, name: str, model: Model) -> Deployment:
         aliases = (*dict(DEFAULT_NAMES).get(name, ()), *model.aliases)
@@ -195,7 +195,7 @@ class Deployments:
         chats = [self._chat_at(upstream, model, target) for upstream in names]
         chat = chats[0] if len(chats) == 1 else Fallback(chats)
         card = self._card(name, names[0], target, aliases=aliases, capabilities=chat.capabilities)
-        return Deployment(card=card, chat=chat)
+        return Deployment(card=card, chat=chat, tally=chat.tally if isinstance(chat, LocalChat) else None)
 
     def _implied_upstream(self, name: str) -> tuple[str, ...]:
         """Return the upstream of a model that names none: the only one there is, else the engine."""

@@ -144,6 +144,13 @@ class LocalChat:
                 async for event in events:
                     yield event
 
+    async def tally(self, generation: Generation, written: str) -> Usage:
+        """Return what a generation that was cut off has used, for the books: its prompt and what had been written.
+
+        Raises `UpstreamFault` if the engine cannot say.
+        """
+        return await self._writer.tally(write_prompt(render_turns(generation.messages)), written)
+
     def _refuse(self, generation: Generation) -> JsonShape | None:
         """Raise `BadRequest` for what this model cannot do; return the form the answer must have, if any."""
         refuse_parts(generation.messages)

@@ -143,6 +143,12 @@ class LocalWriter:
             raise refuse_length(tokens, self._window)
         return min(wanted, self._window - tokens)
 
+    async def tally(self, prompt: Prompt, written: str) -> Usage:
+        """Return the tokens of a prompt and of what was written to it, by the model's own tokenizer."""
+        body = {"content": written, "add_special": False}
+        tokens = await self._child.call("/tokenize", body, Tokenized) if written else Tokenized([])
+        return Usage(await self._count(prompt), len(tokens.tokens))
+
     async def _count(self, prompt: Prompt) -> int:
         templated = await self._child.call("/apply-template", prompt, Templated)
         body = {"content": templated.prompt, "add_special": True, "parse_special": True}

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from convene.errors import NotFound
-from convene.providers.base import ChatModel, EmbeddingModel
+from convene.providers.base import ChatModel, EmbeddingModel, Generation
 from convene.serving.base import ModelCard, Principal
 from convene.serving.terms import PLAIN, Terms
+from convene.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+
+Tally = Callable[[Generation, str], Awaitable[Usage]]
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +30,8 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     chat: ChatModel | None = None
     embedding: EmbeddingModel | None = None
     terms: Terms = PLAIN
+    tally: Tally | None = None
+    """Counts what was cut off by the model's own tokenizer, where one is at hand; else it is estimated."""
 
     def ready(self) -> str | None:
         """Return None if it can serve, else why not."""
@@ -38,6 +45,7 @@ class ChatDeployment(msgspec.Struct, frozen=True):
     card: ModelCard
     chat: ChatModel
     terms: Terms
+    tally: Tally | None = None
 
 
 class EmbeddingDeployment(msgspec.Struct, frozen=True):
@@ -60,7 +68,9 @@ class Catalog:
                 self._by_name.setdefault(alias, deployment)
         deployed = self._by_id.items()
         self._chats = {
-            name: ChatDeployment(one.card, one.chat, one.terms) for name, one in deployed if one.chat is not None
+            name: ChatDeployment(one.card, one.chat, one.terms, one.tally)
+            for name, one in deployed
+            if one.chat is not None
         }
         self._embeddings = {
             name: EmbeddingDeployment(one.card, one.embedding, one.terms)

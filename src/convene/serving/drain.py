@@ -1,4 +1,4 @@
-"""Answers that are read to their end though nobody waits for them any more, so that the books are exact.
+"""What is left to do for the books when nobody waits any more: answers read to their end, tokens counted.
 
     model ──► Pump (a task) ──► queue ──► the caller's turn
                 └── after the client has left: ──► notes only, until the end, a fault, or the model's `drain_s`
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from convene.errors import ConveneError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from convene.events import Event
 
@@ -88,13 +88,13 @@ class Drains:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def adopt(self, pump: Pump, note: Callable[[Event], None], settle: Callable[[], None], limit_s: float) -> None:
-        """Read `pump` to its end, at most `limit_s` seconds, then settle."""
+    def adopt(self, work: Coroutine[object, object, None], settle: Callable[[], None], limit_s: float) -> None:
+        """Do the work that is left for the books, at most `limit_s` seconds, then settle, whatever came of it."""
 
         async def drain() -> None:
             try:
                 async with asyncio.timeout(limit_s):
-                    await pump.finish(note)
+                    await work
             except TimeoutError:
                 log.warning("an answer without a client was cut off after %s s", limit_s)
             except ConveneError as fault:

@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from convene.events import Event
     from convene.providers.base import Generation
     from convene.serving.admission import Admission, Lease
-    from convene.serving.catalog import Catalog, ChatDeployment
+    from convene.serving.catalog import Catalog, ChatDeployment, Tally
 
 IMAGE_BYTES: Final = 3_000
 """What an image counts as text for the estimate of a prompt: about a thousand tokens, as hosts commonly bill."""
+TALLY_S: Final = 1.5
+"""How long the tokens of a turn that was cut short may take to be counted; its entry is due within 2 s (goal B3)."""
 MESSAGE_BYTES: Final = 12
 """What a chat template adds to a message, for the same estimate: about four tokens."""
 
@@ -189,16 +191,27 @@ class Turn:
         self.outcome.status = "failed"
 
     def _settle(self, lease: Lease) -> None:
-        """Settle by what is known; what was not reported is estimated, once anything was asked of the model at all."""
-        outcome = self.outcome
+        """Settle by what is known; of a turn that was cut short, count or estimate what nobody has reported."""
+        outcome, tally = self.outcome, self._deployment.tally
         if outcome.usage is None and (outcome.first_event_ms is not None or outcome.status == "client_left"):
+            if tally is not None and outcome.status != "ok":
+                self._turns.drains.adopt(self._count(tally), lambda: self._settle_counted(lease), TALLY_S)
+                return
             outcome.usage = self._estimate()
         lease.settle()
 
+    def _settle_counted(self, lease: Lease) -> None:
+        if self.outcome.usage is None:
+            self.outcome.usage = self._estimate()
+        lease.settle()
+
+    async def _count(self, tally: Tally) -> None:
+        self.outcome.usage = await tally(self._generation, "".join(self._written))
+
     def _drain(self, pump: Pump, lease: Lease) -> None:
         """Let the answer run to its end for the books alone, as the model's terms want it."""
-        limit_s = self._deployment.terms.drain_s
-        self._turns.drains.adopt(pump, self._note, lambda: self._settle(lease), limit_s)
+        work = pump.finish(self._note)
+        self._turns.drains.adopt(work, lambda: self._settle_counted(lease), self._deployment.terms.drain_s)
 
     def _estimate(self) -> Usage:
         """Count what a turn that was cut short has used, by the stated estimate (CHAT-07, OAI-35)."""

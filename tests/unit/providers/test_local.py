@@ -6,6 +6,7 @@ import asyncio
 import re
 from contextlib import aclosing
 
+import msgspec
 import pytest
 
 from convene.engine.base import EngineSettings, EngineStatus
@@ -34,7 +35,7 @@ from unit.providers.local_doubles import (
     say,
     text_of,
 )
-from unit.providers.upstream_doubles import Stall, chunk, frame, streamed
+from unit.providers.upstream_doubles import JSON, FakeResponse, Stall, chunk, frame, streamed
 
 JSON_OBJECT = ResponseFormat(kind="json_object")
 PERSON = ResponseFormat(
@@ -171,6 +172,16 @@ async def test_a_limit_above_what_the_window_leaves_is_clamped() -> None:
     ]
     assert body_of(client.requests[1]) == {"content": "rendered", "add_special": True, "parse_special": True}
     assert body_of(client.requests[2])["max_tokens"] == 48
+
+
+async def test_what_was_cut_off_is_counted_by_the_models_own_tokenizer() -> None:
+    written = FakeResponse(200, JSON, [msgspec.json.encode({"tokens": [7, 8, 9]})])
+    chat, client = make_chat(written, *counts(21))
+    assert await chat.tally(say("Hi."), "so far") == Usage(21, 3)
+    paths = [request.url.rpartition("1001")[2] for request in client.requests]
+    assert paths == ["/tokenize", "/apply-template", "/tokenize"]
+    chat, _ = make_chat(*counts(21))
+    assert await chat.tally(say("Hi."), "") == Usage(21, 0)
 
 
 async def test_a_prompt_as_long_as_the_window_is_refused_with_both_figures() -> None:

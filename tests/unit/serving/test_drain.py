@@ -126,7 +126,7 @@ async def test_closing_cuts_drains_off_and_settles_them() -> None:
     async with aclosing(pump.events()) as events:
         await anext(events)
     ended: list[str] = []
-    drains.adopt(pump, notes.append, lambda: ended.append("settled"), 60)
+    drains.adopt(pump.finish(notes.append), lambda: ended.append("settled"), 60)
     await asyncio.sleep(0)
     await drains.aclose(0.01)
     assert (ended, model.closed) == (["settled"], 1)
@@ -150,3 +150,65 @@ async def test_a_slow_client_holds_the_model_back(monkeypatch: pytest.MonkeyPatc
             await asyncio.sleep(0)
         assert made <= 7
         assert len([event async for event in events]) == 99
+
+
+# Counting what was cut short.
+
+
+async def count_words(generation: Generation, written: str) -> Usage:
+    """Count as a tokenizer would, after a moment."""
+    await asyncio.sleep(0)
+    return Usage(len(generation.messages), len(written.split()))
+
+
+@pytest.mark.req("OAI-35")
+async def test_where_a_tokenizer_is_at_hand_what_was_cut_short_is_counted() -> None:
+    books = Books()
+    turn = start(Told(TextDelta("one two "), TextDelta("three"), TextDelta(" four")), books, tally=count_words)
+    async with aclosing(turn.events()) as events:
+        await anext(events)
+        await anext(events)
+    await settled(books)
+    assert (books.settled[0].usage, books.settled[0].status) == (Usage(1, 3), "client_left")
+
+
+async def test_an_answer_that_broke_off_is_counted_too() -> None:
+    books = Books()
+    turn = start(Told(TextDelta("one two"), Malformed("broke off")), books, tally=count_words)
+    with pytest.raises(Malformed):
+        [event async for event in turn.events()]
+    await settled(books)
+    assert (books.settled[0].usage, books.settled[0].status) == (Usage(1, 2), "failed")
+
+
+@pytest.mark.parametrize("fault", [Malformed("no"), None])
+async def test_a_tokenizer_that_fails_or_takes_too_long_leaves_the_estimate(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    monkeypatch.setattr("convene.serving.turn.TALLY_S", 0.01)
+
+    async def never(generation: Generation, written: str) -> Usage:
+        assert (len(generation.messages), written) == (1, "abc")
+        if fault is not None:
+            raise fault
+        await asyncio.Event().wait()
+        return Usage()
+
+    books = Books()
+    turn = start(Told(TextDelta("abc"), TextDelta("d")), books, tally=never)
+    async with aclosing(turn.events()) as events:
+        await anext(events)
+    async with asyncio.timeout(5):
+        while not books.settled:  # noqa: ASYNC110 -- a bounded wait for a timer
+            await asyncio.sleep(0.005)
+    assert books.settled[0].usage == Usage(6, 1, estimated=True)
+
+
+async def test_a_reported_usage_is_never_counted_again() -> None:
+    async def refuse(generation: Generation, written: str) -> Usage:
+        raise AssertionError((generation, written))
+
+    books = Books()
+    turn = start(Told(*EVENTS), books, tally=refuse)
+    assert len([event async for event in turn.events()]) == len(EVENTS)
+    assert books.settled[0].usage == Usage(5, 7)

@@ -22,7 +22,7 @@ from convene.events import (
 from convene.messages import Message
 from convene.providers.base import Capabilities, Generation, Sampling
 from convene.serving.base import ChatRequest, ModelCard, Outcome, Principal
-from convene.serving.catalog import Catalog, Deployment
+from convene.serving.catalog import Catalog, Deployment, Tally
 from convene.serving.terms import PLAIN, Terms
 from convene.serving.turn import Turn, Turns
 from convene.usage import Usage
@@ -120,10 +120,11 @@ def start(
     clock: FakeClock | None = None,
     generation: Generation | None = None,
     terms: Terms = PLAIN,
+    tally: Tally | None = None,
 ) -> Turn:
     """Return an accepted turn of `model` under the name asked, an alias."""
     card = ModelCard(id="real", created=0, owned_by="up", upstream="up", target="t", aliases=("asked",))
-    turns = Turns(Catalog([Deployment(card=card, chat=model, terms=terms)]), books, clock or FakeClock())
+    turns = Turns(Catalog([Deployment(card=card, chat=model, terms=terms, tally=tally)]), books, clock or FakeClock())
     generation = generation or Generation(messages=(Message(role="user", content="abcdef"),))
     return turns.start(ChatRequest(model="asked", generation=generation), WHO, "req_1")
 
