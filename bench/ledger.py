@@ -33,6 +33,8 @@ from ledger_samples import START_US, ended, intent
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from convene.store.base_ledger import Ledger
+
 CALLERS: Final = 32
 TURN: Final = 8
 """Requests that begin, and requests that end, in one turn of the loop under load."""
@@ -84,18 +86,18 @@ async def _measure(folder: Path) -> bool:
     ends: list[Load] = []
     for _ in range(ROUNDS):
         yardstick.append(await asyncio.to_thread(_bare, folder / "bare.db", source))
-        ends.append(await _load(store, source, begin=False))
-        both.append(await _load(store, source, begin=True))
+        ends.append(await load(store.ledger, source, begin=False))
+        both.append(await load(store.ledger, source, begin=True))
     total = (await store.ledger.total(Whose("all"))).requests
     counted = (await store.ledger.report(Filter(whose=Whose("all"), session_id=""), (), 1))[0].sums.requests
     await store.aclose()
     say(f"     bare group commit: {statistics.median(yardstick):.0f} rows/s; {total} entries, as many in the sums")
     assert total == counted
     checks = [
-        _rows("finish, 32 callers, of bare group commit", ends, yardstick),
-        _rows("begin and finish, 32 callers, of the same", both, yardstick),
-        _tail("finish p99, 32 callers", ends),
-        _tail("begin and finish p99, 32 callers", both),
+        compare_rows("finish, 32 callers, of bare group commit", ends, yardstick),
+        compare_rows("begin and finish, 32 callers, of the same", both, yardstick),
+        compare_tail("finish p99, 32 callers", ends),
+        compare_tail("begin and finish p99, 32 callers", both),
         result(
             "CPU of begin and finish, 8 a turn",
             min(one for one, _ in cpus),
@@ -109,13 +111,15 @@ async def _measure(folder: Path) -> bool:
     return all(checks)
 
 
-def _rows(name: str, loads: list[Load], yardstick: list[float]) -> bool:
-    ratio = statistics.median(load.rows_s / bare for load, bare in zip(loads, yardstick, strict=True))
-    return result(name, ratio, RATIO_BAR, unit="x", rows_s=round(statistics.median(load.rows_s for load in loads)))
+def compare_rows(name: str, loads: list[Load], yardstick: list[float]) -> bool:
+    """Print the rows a second as a share of the yardstick's; return whether the bar holds."""
+    ratio = statistics.median(one.rows_s / bare for one, bare in zip(loads, yardstick, strict=True))
+    return result(name, ratio, RATIO_BAR, unit="x", rows_s=round(statistics.median(one.rows_s for one in loads)))
 
 
-def _tail(name: str, loads: list[Load]) -> bool:
-    return result(name, statistics.median(load.p99_ms for load in loads), P99_MS_BAR, unit="ms", most=True)
+def compare_tail(name: str, loads: list[Load]) -> bool:
+    """Print the 99th percentile of the latency; return whether the bar holds."""
+    return result(name, statistics.median(one.p99_ms for one in loads), P99_MS_BAR, unit="ms", most=True)
 
 
 async def _cpu(store: SqliteStore, some: list[Pair]) -> tuple[float, float]:
@@ -136,9 +140,8 @@ async def _cpu(store: SqliteStore, some: list[Pair]) -> tuple[float, float]:
     return (time.thread_time() - start) * scale, (time.process_time() - start_all) * scale
 
 
-async def _load(store: SqliteStore, source: Iterator[Pair], *, begin: bool) -> Load:
+async def load(ledger: Ledger, source: Iterator[Pair], *, begin: bool) -> Load:
     """Let 32 callers write for a while, each one after the other."""
-    ledger = store.ledger
     took: list[float] = []
     stop = time.perf_counter() + ROUND_S
 

@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine] [ledger] [limits]
+    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import engine
 import ledger
+import ledger_postgres
 import limits
 import plain
 import streams
@@ -26,6 +27,7 @@ SECTIONS: dict[str, Callable[[], bool]] = {
     "streams": streams.measure,
     "engine": engine.measure,
     "ledger": ledger.measure,
+    "postgres": ledger_postgres.measure,
     "limits": limits.measure,
 }
 
