@@ -29,6 +29,7 @@ from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_books import BookedStore, BookRoom, allowances_of, open_store
+from convene.app_metrics import Shelf
 from convene.app_models import Deployments
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
@@ -147,7 +148,9 @@ class App:
             info={"version": convene.__version__, "python": platform.python_version()},
             queue_depth=lambda: 0 if self.books is None else self.books.waiting,
         )
-        served = (*routes, *docs.routes(), *MetricsPage(self.metrics, _metrics_access(config)).routes())
+        self._shelf = Shelf(config.data_dir / "metrics", worker.index) if worker.count > 1 else None
+        page = MetricsPage(self.metrics, _metrics_access(config), self._shelf.others if self._shelf else None)
+        served = (*routes, *docs.routes(), *page.routes())
         self.front = Front(
             router=Router(served),
             gatekeeper=LocalGate() if config.auth == "none" else ClosedGate(),
@@ -206,6 +209,8 @@ class App:
         self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
         self._kept_answers.replays = self._replays
         self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))
+        if self._shelf is not None:
+            self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
         self.deployments.start()
 
     def _watch_keys(self, ring: KeyRing) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from convene.config import Config
     from convene.usage import Price
 
+SILENT_LEAST_S: Final = 10.0
+"""However short the leases: a process shows life every few seconds, so one silent for less may well be alive."""
 SHOWN_MAX: Final = 100
 """Differences shown to people; --json has all."""
 
@@ -54,7 +56,7 @@ def reconcile(ctx: click.Context, config: Config, since: str, upstream_truth: st
 
     async def run() -> Report:
         async with opened(config) as store:
-            dead_after_us = int(config.limits.lease_s * SECOND_US)
+            dead_after_us = int(max(config.limits.lease_s, SILENT_LEAST_S) * SECOND_US)
             reconciler = Reconciler(
                 store.ledger, prices_of(config), now_us, since_us=since_us, dead_after_us=dead_after_us
             )

@@ -1,5 +1,7 @@
 """`GET /metrics`: counters and histograms in Prometheus text (OPS-10, OPS-11). One `Metrics` for each server process.
 
+Where several workers serve, whichever is asked adds the others' figures to its own (`app_metrics.py`).
+
 All names begin with `convene_`, units are seconds, and labels have few values: a route's template, a deployed model's
 own name (never a name somebody asked for), a status, a limit's scope and name. Nothing is labelled by key or user.
 
@@ -13,11 +15,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+import msgspec
+
 from convene.api.routes import Route
 from convene.errors import Forbidden
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
     from typing import Literal
 
     from convene.api.call import Call
@@ -48,6 +52,11 @@ class _Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    def add(self, counts: list[int], total: float) -> None:
+        """Add another's. Raises ValueError if it has other bounds."""
+        self.counts = [mine + theirs for mine, theirs in zip(self.counts, counts, strict=True)]
+        self.total += total
+
     def samples(self, labels: Labels) -> Iterator[Sample]:
         """Yield the cumulated buckets, the sum and the count."""
         below = 0
@@ -58,6 +67,17 @@ class _Histogram:
         yield "_bucket", (*labels, ("le", "+Inf")), everything
         yield "_sum", labels, self.total
         yield "_count", labels, everything
+
+
+class Packed(msgspec.Struct, array_like=True):
+    """All figures of one process, to be added to those of another."""
+
+    requests: list[tuple[str, str, int, list[int], float]] = []
+    models: list[tuple[str, list[int], float, list[int], float, tuple[int, int, int, int, int]]] = []
+    tools: list[tuple[str, str, str, int]] = []
+    refusals: list[tuple[str, str, int]] = []
+    in_flight: int = 0
+    waiting: int = 0
 
 
 class _OfModel:
@@ -112,6 +132,45 @@ class Metrics:
                 inner = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels)
                 lines.append(f"{name}{suffix}{{{inner}}} {value}" if inner else f"{name}{suffix} {value}")
         return ("\n".join(lines) + "\n").encode()
+
+    def pack(self) -> Packed:
+        """Return all figures as they are now."""
+        packed = Packed([], [], [], [], self._in_flight(), self._queue_depth())
+        for (route, model, status), kept in self._requests.items():
+            packed.requests.append((route, model, status, kept.counts, kept.total))
+        for name, of in self._models.items():
+            figures = (of.prompt, of.cached, of.completion, of.reasoning, of.agent_calls)
+            packed.models.append((name, of.first.counts, of.first.total, of.between.counts, of.between.total, figures))
+            packed.tools += ((name, tool, status, count) for (tool, status), count in of.tools.items())
+        packed.refusals = [(scope, limit, count) for (scope, limit), count in self._refusals.items()]
+        return packed
+
+    def with_others(self, others: Iterable[Packed]) -> Metrics:
+        """Return the sums over this process and others."""
+        all_of_them = [self.pack(), *others]
+        made = Metrics(info=dict(self._info), queue_depth=lambda: sum(one.waiting for one in all_of_them))
+        made.attach(self._paths, lambda: sum(one.in_flight for one in all_of_them))
+        for one in all_of_them:
+            made.add(one)
+        return made
+
+    def add(self, other: Packed) -> None:
+        """Add the counts of another process; what is under way and waits is not added here."""
+        for route, model, status, counts, total in other.requests:
+            self._requests.setdefault((route, model, status), _Histogram(SPANS_S)).add(counts, total)
+        for name, first, first_s, between, between_s, figures in other.models:
+            mine = self._models.setdefault(name, _OfModel())
+            mine.first.add(first, first_s)
+            mine.between.add(between, between_s)
+            prompt, cached, completion, reasoning, agents = figures
+            mine.prompt, mine.cached = mine.prompt + prompt, mine.cached + cached
+            mine.completion, mine.reasoning = mine.completion + completion, mine.reasoning + reasoning
+            mine.agent_calls += agents
+        for name, tool, status_word, count in other.tools:
+            tools = self._models.setdefault(name, _OfModel()).tools
+            tools[tool, status_word] = tools.get((tool, status_word), 0) + count
+        for scope, limit, count in other.refusals:
+            self._refusals[scope, limit] = self._refusals.get((scope, limit), 0) + count
 
     def _first_of(self, path: str, model: str, status: int) -> _Histogram:
         route = path if path in self._paths else UNMATCHED
@@ -225,8 +284,7 @@ class Metrics:
         merged: dict[Labels, _Histogram] = {}
         for (route, model, _), kept in sorted(self._requests.items()):
             into = merged.setdefault((("route", route), ("model", model)), _Histogram(SPANS_S))
-            into.counts = [mine + theirs for mine, theirs in zip(into.counts, kept.counts, strict=True)]
-            into.total += kept.total
+            into.add(kept.counts, kept.total)
         for labels, kept in merged.items():
             yield from kept.samples(labels)
 
@@ -234,8 +292,15 @@ class Metrics:
 class MetricsPage:
     """The endpoint: open, for keys with the scope "admin", or not there at all."""
 
-    def __init__(self, metrics: Metrics, access: Literal["open", "key", "off"]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        access: Literal["open", "key", "off"],
+        others: Callable[[], Awaitable[list[Packed]]] | None = None,
+    ) -> None:
+        """`others` returns the figures of the other workers, where there are any."""
         self._metrics = metrics
+        self._others = others
         self._access = access
 
     def routes(self) -> tuple[Route, ...]:
@@ -257,7 +322,10 @@ class MetricsPage:
         """Answer with everything. Raises `Forbidden` for a key that is no admin's."""
         if self._access == "key" and "admin" not in call.caller.scopes:
             raise Forbidden("Reading /metrics needs a key with the scope 'admin'.")
-        await call.reply(200, self._metrics.render(), CONTENT_TYPE)
+        metrics = self._metrics
+        if self._others is not None:
+            metrics = metrics.with_others(await self._others())
+        await call.reply(200, metrics.render(), CONTENT_TYPE)
 
 
 def _escaped(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from convene.limits.periods import end_us, number_of
+from convene.limits.levels import room_of
 from convene.serving.base_usage import Level
 from convene.serving.terms import PLAIN
 
@@ -69,14 +69,5 @@ class LimitReader:
 
 def level_of(limit: Limit, state: int, now_us: int, wall_us: int) -> Level:
     """Return how one limit stands; `state` and `now_us` as in `limits.limit.Grant`, `wall_us` since 1970."""
-    if limit.kind == "rate":
-        behind_us = max(0, state - now_us)
-        left = (limit.window_us - behind_us) * limit.per // limit.step
-        return Level(limit=limit, used=limit.amount - left, remaining=max(0, left), whole_after_us=behind_us)
-    whole_after_us: int | None = None
-    if not state:
-        whole_after_us = 0
-    elif limit.kind == "budget":
-        end = end_us(limit.period, number_of(limit.period, wall_us))
-        whole_after_us = None if end is None else end - wall_us
-    return Level(limit=limit, used=state, remaining=max(0, limit.amount - state), whole_after_us=whole_after_us)
+    room = room_of(limit, state, now_us, wall_us)
+    return Level(limit=limit, used=room.used, remaining=room.remaining, whole_after_us=room.whole_after_us)
