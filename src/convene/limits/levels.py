@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from convene.limits.periods import end_us, number_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from convene.limits.limit import Limit
 
 
@@ -45,8 +43,3 @@ def room_of(limit: Limit, state: int, now_us: int, wall_us: int) -> Room:
         return Room(0, remaining, 0)
     end = end_us(limit.period, number_of(limit.period, wall_us)) if limit.kind == "budget" else None
     return Room(state, remaining, None if end is None else end - wall_us)
-
-
-def rooms_of(limits: Sequence[Limit], states: Sequence[int], now_us: int, wall_us: int) -> list[Room]:
-    """Return how all limits of one answer stand, in their order."""
-    return [room_of(limit, state, now_us, wall_us) for limit, state in zip(limits, states, strict=True)]

@@ -20,6 +20,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from hashlib import blake2b
+from operator import sub
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
@@ -243,7 +244,7 @@ class LocalSqliteCounters:
         if over:
             self._execute("UPDATE cells SET first = first - 1 WHERE id = -1")
         now_us, rows = self._read(plan)
-        difference = [used - reserved for used, reserved in zip(actual, held.reserved, strict=True)]
+        difference = list(map(sub, actual, held.reserved))
         difference[Unit.SLOTS] = 0 if over else -held.reserved[Unit.SLOTS]
         numbers = self._calendar.numbers(self._wall())
         after = settle(plan.steps, rows, difference, now_us, numbers, held.charged or held.after)

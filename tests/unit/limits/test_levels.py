@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convene.limits import gcra
 from convene.limits.gcra import Moment
-from convene.limits.levels import Room, room_of, rooms_of
+from convene.limits.levels import Room, room_of
 from convene.limits.limit import DAY_US, MINUTE_US, Amounts, Grant, Limit, Refusal, Unit
 
 if TYPE_CHECKING:
@@ -83,13 +83,3 @@ def test_slots_do_not_come_back_by_waiting() -> None:
     assert room(SLOTS, 0) == Room(0, 3, 0)
     assert room(SLOTS, 3) == Room(3, 0, None)
     assert room(SLOTS, 4) == Room(4, 0, None)
-
-
-def test_the_limits_of_an_answer_are_told_in_their_order() -> None:
-    limits = (SLOTS, rate(60), budget("day"))
-    grant = Grant(NOW.now_us, (1, NOW.now_us + 2_000_000, 5))
-    assert rooms_of(limits, grant.states, grant.now_us, NOW.wall_us) == [
-        Room(1, 2, None),
-        Room(2, 58, 2_000_000),
-        Room(5, 95, DAY_US // 2),
-    ]
