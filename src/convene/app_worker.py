@@ -52,8 +52,13 @@ class WorkerApp(App):
         self._link = link
 
     async def start(self) -> None:
-        """Start, say so and wait for the word to listen: the operator is told where the server is before it answers."""
+        """Start, say so and wait for the word to serve: the operator is told where the server is before it answers.
+
+        Connections are let in before that, to wait: whoever reads where the server is must not be turned away.
+        """
         await super().start()
+        for listener in self._link.listeners:
+            listener.listen(ServerSettings().backlog)
         self._link.channel.send(Up())
         await self._link.go.wait()
 
@@ -66,6 +71,7 @@ class Link:
         self.go = asyncio.Event()
         self.asked = asyncio.Event()
         self.server: Server | None = None
+        self.listeners: list[socket.socket] = []
         self._engines: dict[Mode, RemoteEngine] = {}
 
     def borrow(self, name: str, mode: Mode, settings: EngineSettings) -> RemoteEngine:
@@ -129,8 +135,8 @@ async def work() -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.asked.set)
     obeying = asyncio.create_task(link.obey(), name="supervisor's word")
     try:
-        sockets = [socket.socket(fileno=number) for number in order.listeners]
-        await serve(server, link.asked, sockets=sockets, on_ready=lambda _: channel.send(Listening()))
+        link.listeners = [socket.socket(fileno=number) for number in order.listeners]
+        await serve(server, link.asked, sockets=link.listeners, on_ready=lambda _: channel.send(Listening()))
     finally:
         obeying.cancel()
         channel.close()

@@ -331,3 +331,12 @@ def _chat_with_all(running: Program) -> None:
         return {line["worker"] for line in served if line.get("model") and line["status"] == 200} == {0, 1}
 
     wait_until(chat, "some worker gets no answer from the engine")
+
+
+@pytest.mark.parametrize("start_number", range(3))
+def test_the_address_is_not_told_before_connections_are_let_in(tmp_path: Path, start_number: int) -> None:
+    """The very first request after the line has been printed is answered, at every start."""
+    folder = tmp_path / str(start_number)
+    folder.mkdir()
+    with program(folder, TWO) as running:
+        assert running.get("/livez")[0] == 200
