@@ -66,7 +66,7 @@ def serve(config: Config) -> int:
             settings,
             host=config.host,
             port=config.port,
-            new_id=lambda: clock.new_id("req_"),
+            new_id=lambda: clock.stamped_id("req_"),
             wall_now=clock.now,
             on_drain=app.drain,
             on_ready=lambda server: _greet(app, config, server),

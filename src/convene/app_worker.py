@@ -127,7 +127,7 @@ async def work() -> int:
     server = Server(
         app.front,
         msgspec.convert(config.edge, ServerSettings, from_attributes=True),
-        new_id=lambda: clock.new_id("req_"),
+        new_id=lambda: clock.stamped_id("req_"),
         wall_now=clock.now,
         on_drain=app.drain,
     )

@@ -79,7 +79,7 @@ class Front:
         self._router = router
         self.gatekeeper = gatekeeper
         self._monotonic = clock.monotonic
-        self._new_id = clock.new_id
+        self._stamped_id = clock.stamped_id  # by time: an index of them in the books grows at one end
         self._lifespan = lifespan
         self._cors = cors
         self._witnesses = tuple(witnesses)
@@ -136,7 +136,7 @@ class Front:
             text = incoming.decode("latin-1")
             if _SANE_ID(text):
                 return text
-        return self._new_id("req_")
+        return self._stamped_id("req_")
 
     @staticmethod
     async def _refuse(call: Call, fault: ConveneError) -> None:

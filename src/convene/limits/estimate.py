@@ -60,7 +60,11 @@ class Estimates:
     def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
         """Return the tokens to reserve for one answer, at most `ceiling` (the request's limit or the model's)."""
         known = self._known.get((key_id, model))
-        guess = self._start if known is None else max(LEAST, int(known.mean + _DEVIATIONS * known.deviation) + 1)
+        if known is None:
+            guess = self._start
+        else:
+            guess = int(known.mean + _DEVIATIONS * known.deviation) + 1
+            guess = max(guess, LEAST)
         return guess if ceiling is None or guess < ceiling else ceiling
 
     def learn(self, key_id: str, model: str, size: int, used: Usage, choices: int) -> None:
@@ -76,6 +80,7 @@ class Estimates:
             known.deviation += (abs(written - known.mean) - known.deviation) * _DEVIATION_SHARE
             known.mean += (written - known.mean) * _MEAN_SHARE
         if size:
-            density = min(max(used.prompt_tokens / size, _SPARSEST), _DENSEST)
+            density = used.prompt_tokens / size
+            density = _DENSEST if density > _DENSEST else max(_SPARSEST, density)
             known.density += (density - known.density) * _MEAN_SHARE
         self._known[place] = known  # the youngest is last, so the first is who has been silent longest

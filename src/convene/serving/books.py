@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
@@ -22,10 +23,10 @@ from convene.limits.limit import Amounts, Grant, Limit, Refusal
 from convene.serving.base import Standing
 from convene.serving.refusals import refusal_fault
 from convene.store.base_ledger import Entry, Intent
-from convene.usage import Usage
+from convene.usage import FREE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from convene.clock import Clock
     from convene.serving.admission import Ask
@@ -45,6 +46,8 @@ SETTLE_TRIES: Final = 5
 PAUSE_S: Final = 0.05
 """Before the second of these tries; four times as long before each further one."""
 _NOTHING = Usage()
+_amounts_of: Final[Callable[[tuple[int, ...]], Amounts]] = partial(tuple.__new__, Amounts)
+"""Without the call of Python code that `Amounts(...)` is."""
 
 
 class Estimates(Protocol):
@@ -96,10 +99,11 @@ class Books:
         self._settling: set[asyncio.Task[None]] = set()
         self.estimates = estimates
         self.clock = clock
+        self.now, self.monotonic = clock.now, clock.monotonic
 
     async def reserve(self, ask: Ask, outcome: Outcome) -> BookedLease:
         """Return the request's lease. Raises as `Admission.reserve` says."""
-        began_at = self.clock.monotonic()
+        began_at = self.monotonic()
         limits = self._allowances.of(ask.principal, ask.model, ask.terms)
         amounts = self._amounts(ask)
         local = self._local
@@ -144,10 +148,10 @@ class Books:
         output = self.estimates.completion(key_id, model, ask.output_max) * ask.choices if ask.kind == "chat" else 0
         price = ask.terms.price
         micros = 0
-        if not price.free:
+        if price is not FREE and not price.free:
             ceiling = (ask.output_max or self.terms.output_ceiling) * ask.choices if ask.kind == "chat" else 0
             micros = price.at_most(ask.prompt_bytes + TEMPLATE_TOKENS, ceiling, images=ask.images)
-        return Amounts(1, prompt + output, prompt, output, ask.images, micros, 1)
+        return _amounts_of((1, prompt + output, prompt, output, ask.images, micros, 1))
 
     async def _ask_counters(self, lease_id: str, limits: tuple[Limit, ...], amounts: Amounts) -> Grant | Refusal:
         """Ask counters elsewhere; a caller that leaves while they answer may hold a lease without knowing it."""
@@ -200,7 +204,7 @@ class BookedLease:
         self._outcome = outcome
         self._limits = standing.limits
         self._written: Awaitable[None] | None = None
-        self.at_us = int(books.clock.now() * SECOND_US)
+        self.at_us = int(books.now() * SECOND_US)
         self.began_at = began_at
         outcome.standing = standing
 
@@ -210,13 +214,14 @@ class BookedLease:
             return
         books, ask, outcome = self._books, self._ask, self._outcome
         used = outcome.usage or _NOTHING
-        free = outcome.status == "client_left" and ask.terms.on_disconnect == "free"
-        cost = 0 if free else ask.terms.price.cost(used, images=outcome.images)
-        if outcome.usage is None and outcome.status != "ok":
-            cost = 0  # nothing was generated: the price of a request is for an answer
-        outcome.cost_micros = cost
-        if not ask.terms.price.free:
+        price, cost = ask.terms.price, 0
+        if price is not FREE and not price.free:
             outcome.currency = books.terms.currency
+            free = outcome.status == "client_left" and ask.terms.on_disconnect == "free"
+            # nothing generated, nothing owed: the price of a request is for an answer
+            if not free and (outcome.usage is not None or outcome.status == "ok"):
+                cost = price.cost(used, images=outcome.images)
+        outcome.cost_micros = cost
         self._close(used, cost)
         if outcome.status == "ok" and not used.estimated:
             books.estimates.learn(ask.principal.key_id, ask.model, ask.prompt_bytes, used, ask.choices)
@@ -243,7 +248,7 @@ class BookedLease:
         prompt, completion = used.prompt_tokens, used.completion_tokens
         # The entry first: if the counters fail now, they are mended from the books, never the other way round.
         self._written = books.ledger.finish(_entry_of(ask, self, outcome, used, cost))
-        actual = Amounts(1, prompt + completion, prompt, completion, outcome.images, cost, 0)
+        actual = _amounts_of((1, prompt + completion, prompt, completion, outcome.images, cost, 0))
         try:
             grant = books.settle_counters(ask.id, actual)
         except StoreFault as fault:
@@ -280,33 +285,34 @@ def _intent_of(ask: Ask, at_us: int, reserved: Amounts) -> Intent:
 def _entry_of(ask: Ask, lease: BookedLease, outcome: Outcome, used: Usage, cost: int) -> Entry:
     who, agentic = ask.principal, ask.agentic
     first_ms = outcome.first_event_ms
-    return Entry(
-        id=ask.id,
-        request_id=ask.request_id,
-        at_us=lease.at_us,
-        kind=ask.kind,
-        key_id=who.key_id,
-        owner=who.owner,
-        user_id=who.user_id,
-        team_id=who.team_id,
-        session_id=agentic.session_id or "",
-        agent_address=agentic.agent_address or "",
-        model_asked=ask.model_asked,
-        model=ask.model,
-        stream=ask.stream,
-        price=ask.terms.price.version,
-        upstream=outcome.upstream,
-        prompt_tokens=used.prompt_tokens,
-        cached_tokens=used.cached_tokens,
-        completion_tokens=used.completion_tokens,
-        reasoning_tokens=used.reasoning_tokens,
-        images=outcome.images,
-        tool_calls=outcome.tool_calls,
-        agent_calls=outcome.agent_calls,
-        cost_micros=cost,
-        estimated=used.estimated,
-        status=outcome.status,
-        finish=outcome.finish,
-        ttft_us=None if first_ms is None else int(first_ms * 1000),
-        duration_us=int((lease._books.clock.monotonic() - lease.began_at) * SECOND_US),  # noqa: SLF001 -- its own
+    duration_us = int((lease._books.monotonic() - lease.began_at) * SECOND_US)  # noqa: SLF001 -- its own
+    return Entry(  # in the order of its fields: see there
+        ask.id,
+        ask.request_id,
+        lease.at_us,
+        ask.kind,
+        who.key_id,
+        who.owner,
+        who.user_id,
+        who.team_id,
+        agentic.session_id or "",
+        agentic.agent_address or "",
+        ask.model_asked,
+        ask.model,
+        ask.stream,
+        ask.terms.price.version,
+        outcome.upstream,
+        used.prompt_tokens,
+        used.cached_tokens,
+        used.completion_tokens,
+        used.reasoning_tokens,
+        outcome.images,
+        outcome.tool_calls,
+        outcome.agent_calls,
+        cost,
+        used.estimated,
+        outcome.status,
+        outcome.finish,
+        None if first_ms is None else int(first_ms * 1000),
+        duration_us,
     )

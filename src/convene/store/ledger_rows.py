@@ -49,9 +49,7 @@ def row_of(entry: Entry) -> list[Any]:
     """Return an entry's row."""
     row = list(astuple(entry))
     try:
-        row[_STREAM] = +row[
-            _STREAM
-        ]  # +True is 1: a database binds plain numbers several times faster than truth values
+        row[_STREAM] = +row[_STREAM]  # +True is 1: databases bind plain numbers several times faster than truth values
         row[_ESTIMATED] = +row[_ESTIMATED]
         total = sum(row[_FIGURES])
     except TypeError:

@@ -98,11 +98,12 @@ class LocalMemoryCounters:
         if plan.generation != self._generation:
             self._make_ready(plan)
         shown = plan.blank.copy()
-        periods = self._charge(plan, amounts, now_us, shown)
+        figures = amounts[:]  # a plain tuple: a named one is read several times more slowly
+        periods = self._charge(plan, figures, now_us, shown)
         if periods is None:
             return self._refusal(plan, amounts, now_us)
         grant = Grant(now_us, tuple(shown))
-        self._leases[lease] = _Lease(plan, amounts, grant, now_us + lease_us, periods)
+        self._leases[lease] = _Lease(plan, figures, grant, now_us + lease_us, periods)
         heappush(ends, (now_us + lease_us, lease))
         if len(ends) > self._ends_most:
             self._compact()
@@ -137,7 +138,9 @@ class LocalMemoryCounters:
 
     def settle(self, lease: str, actual: Amounts) -> Grant | None:
         """See `LocalCounters.settle`."""
-        if min(actual) < 0:
+        figures = actual[:]  # as in `reserve`
+        requests, tokens, given, written, images, micros, slots = figures
+        if requests < 0 or tokens < 0 or given < 0 or written < 0 or images < 0 or micros < 0 or slots < 0:
             gcra.check(actual)
         held = self._leases.pop(lease, None)
         if held is None:
@@ -155,15 +158,16 @@ class LocalMemoryCounters:
             elif rest >= per:
                 tat += 1
                 rest = 0
-            difference = actual[unit] - reserved[unit]
+            difference = figures[unit] - reserved[unit]
             if difference:
                 rest += difference * step
-                tat += min(rest // per, MOST_US)
+                whole = rest // per
+                tat += min(MOST_US, whole)
                 state[0] = tat
                 state[1] = rest % per
             shown[place] = tat
         if plan.others:
-            self._settle_others(held, actual, shown)
+            self._settle_others(held, figures, shown)
         return Grant(now_us, tuple(shown))
 
     def renew(self, leases: Sequence[str], lease_us: int) -> None:
