@@ -49,7 +49,6 @@ log = logging.getLogger("convene.app")
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Literal
 
     from convene.api.routes import Endpoint
     from convene.app_models import EngineMaker
@@ -149,8 +148,7 @@ class App:
             queue_depth=lambda: 0 if self.books is None else self.books.waiting,
         )
         self._shelf = Shelf(config.data_dir / "metrics", worker.index) if worker.count > 1 else None
-        page = MetricsPage(self.metrics, _metrics_access(config), self._shelf.others if self._shelf else None)
-        served = (*routes, *docs.routes(), *page.routes())
+        served = (*routes, *docs.routes(), *_metrics_page(config, self.metrics, self._shelf).routes())
         self.front = Front(
             router=Router(served),
             gatekeeper=LocalGate() if config.auth == "none" else ClosedGate(),
@@ -251,7 +249,8 @@ class App:
         self.draining = True
 
 
-def _metrics_access(config: Config) -> Literal["open", "key", "off"]:
-    if config.metrics == "auto":
-        return "open" if is_loopback(config.host) else "key"
-    return config.metrics
+def _metrics_page(config: Config, metrics: Metrics, shelf: Shelf | None) -> MetricsPage:
+    access = config.metrics
+    if access == "auto":
+        access = "open" if is_loopback(config.host) else "key"
+    return MetricsPage(metrics, access, None if shelf is None else shelf.others)
