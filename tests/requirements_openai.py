@@ -232,7 +232,7 @@ OPS-27 proved A model download continues where it stopped, verifies sums and dis
 OPS-28 proved It can run offline, and it phones nobody.
 OPS-30 7 Packages: `pip install`, a small multi-arch non-root image with HEALTHCHECK, a compose file with named
     volume, a Helm chart (probes, secret, PDB), a systemd unit (Type=notify, DynamicUser, StateDirectory, hardening).
-OPS-31 2 One SQLite file is the store unless a URL names Postgres.
+OPS-31 proved One SQLite file is the store unless a URL names Postgres.
 OPS-32 proved `migrate` (or a Kubernetes Job before rollout) and the start, under a lock, bring the schema up to date,
     with a version check, a backup and a way back.
 OPS-33 3 Keys expire, rotate, have limits and spending caps, are shown once and stored as hashes.

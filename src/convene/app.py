@@ -28,7 +28,7 @@ from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
 from convene.api.usage import LimitReports, UsageReports
-from convene.app_books import BookedStore, BookRoom, allowances_of, open_store
+from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
 from convene.config import is_loopback
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from convene.http.base import Client
     from convene.serving.admission import Admission
     from convene.serving.base import Principal
+    from convene.store.base import Store
     from convene.store.base_ledger import Ledger
 
 
@@ -113,7 +114,7 @@ class App:
         self._admission = admission
         self.worker = worker
         self.books: BookRoom | None = None
-        self._store: BookedStore = MemoryStore()
+        self._store: Store = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
         self._kept: list[asyncio.Task[None]] = []
         self.deployments = Deployments(config, clock, connect, make_engine)

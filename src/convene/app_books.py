@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import msgspec
 
@@ -23,8 +23,8 @@ from convene.serving.books import Books, BookTerms
 from convene.serving.fallback import Guarded
 from convene.serving.line import Line
 from convene.serving.terms import Terms
-from convene.store.base import Store
 from convene.store.memory_counters import MemoryCounters
+from convene.store.postgres import PostgresStore
 from convene.store.postgres_counters import PostgresCounters
 from convene.store.redis_counters import RedisCounters
 from convene.store.sqlite import SqliteStore
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from convene.config import Price as PriceSetting
     from convene.serving.base import Principal
     from convene.serving.catalog import Catalog
+    from convene.store.base import Store
     from convene.store.base_counters import Counters
-    from convene.store.base_ledger import Ledger
 
 log = logging.getLogger("convene.app")
 
@@ -48,6 +48,8 @@ MICROS: Final = 1_000_000
 VERSION_DIGITS: Final = 12
 COUNTERS_WAIT_S: Final = 0.05
 """What a decision may take before this process goes on without the counters elsewhere (goal A8)."""
+POSTGRES_WAIT_S: Final = 0.5
+"""The same for counters in Postgres, whose decisions on one hot key take 2 ms each, and longer while it is busy."""
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 """Linux: another text after every start of the machine."""
 
@@ -56,21 +58,10 @@ Principals = Callable[[], Awaitable["Mapping[str, Principal]"]]
 Renew = Callable[["Counters"], Awaitable[bool]]
 
 
-class BookedStore(Store, Protocol):
-    """A store with a ledger."""
-
-    @property
-    def ledger(self) -> Ledger:
-        """The books."""
-        ...
-
-
 class BookRoom:
     """The limits and the ledger of one running application."""
 
-    def __init__(
-        self, config: Config, clock: Clock, store: BookedStore, counters: Counters, allowances: Allowances
-    ) -> None:
+    def __init__(self, config: Config, clock: Clock, store: Store, counters: Counters, allowances: Allowances) -> None:
         limits = config.limits
         self.allowances = allowances
         self.counters = counters
@@ -91,9 +82,7 @@ class BookRoom:
         self._keeping = Bookkeeping(self.books, retention_days=config.ledger.retention_days)
 
     @classmethod
-    async def open(
-        cls, config: Config, clock: Clock, store: BookedStore, catalog: Catalog, principals: Principals
-    ) -> Self:
+    async def open(cls, config: Config, clock: Clock, store: Store, catalog: Catalog, principals: Principals) -> Self:
         """Open the counters, bring them up to what the ledger knows, and begin the background work.
 
         `principals` says who is behind every key, at the moment it is asked.
@@ -134,11 +123,11 @@ class BookRoom:
         await self.counters.aclose()
 
 
-async def open_store(config: Config, clock: Clock) -> BookedStore:
+async def open_store(config: Config, clock: Clock) -> Store:
     """Open what is remembered: Postgres where its URL is set, else the SQLite file. Raises `StoreFault`."""
     url = config.database_url.reveal()
     if url:
-        raise ConfigError("postgres is not wired yet")
+        return await PostgresStore.open(url, clock)
     return await SqliteStore.open(config.store_path, clock)
 
 
@@ -154,13 +143,13 @@ async def open_counters(config: Config, clock: Clock, renew: Renew) -> Counters:
     if kind == "redis":
         if not config.redis_url:
             raise ConfigError('limits.counters = "redis" needs redis_url')
-        shared = RedisCounters(config.redis_url.reveal(), clock, wait_s=COUNTERS_WAIT_S)
+        shared = RedisCounters(config.redis_url.reveal(), clock, tag=config.limits.tag, wait_s=COUNTERS_WAIT_S)
         return _guarded(shared, config, clock, renew, wait_s=None)  # it keeps to the wait itself
     if kind == "postgres":
         if not config.database_url:
             raise ConfigError('limits.counters = "postgres" needs database_url')
         books = await PostgresCounters.open(config.database_url.reveal())
-        return _guarded(books, config, clock, renew, wait_s=COUNTERS_WAIT_S)
+        return _guarded(books, config, clock, renew, wait_s=POSTGRES_WAIT_S)
     if kind == "sqlite":
         return SqliteCounters.open(config.data_dir, clock, boot_id())
     if config.workers > 1:

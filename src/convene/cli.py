@@ -21,6 +21,7 @@ from click.shell_completion import get_completion_class
 
 from convene import __version__
 from convene.api.openapi import document
+from convene.app_books import open_store
 from convene.app_serve import serve as serve_app
 from convene.app_workers import serve_workers
 from convene.cli_chat import chat
@@ -30,9 +31,9 @@ from convene.cli_models import models
 from convene.cli_output import AskedWrongly, Stop, Verbs, configured, json_option, put, put_json, put_table, say
 from convene.cli_upkeep import backup, reconcile
 from convene.cli_usage import export, limits, usage
+from convene.clock import SystemClock
 from convene.config import describe
 from convene.store.migrations import STEPS
-from convene.store.sqlite import SqliteStore
 from convene.store.sqlite_file import examine
 
 if TYPE_CHECKING:
@@ -66,11 +67,15 @@ def serve(ctx: click.Context, config: Config) -> None:
 @main.command("migrate", examples=("convene migrate", "convene migrate --data-dir /var/lib/convene"))
 @configured("data_dir")
 def migrate(config: Config) -> None:
-    """Bring the store up to date, as every start does; an older one is copied first, which is the way back."""
+    """Bring the store up to date, as every start does; an older file is copied first, which is the way back."""
 
     async def run() -> None:
-        await (await SqliteStore.open(config.store_path)).aclose()
+        await (await open_store(config, SystemClock())).aclose()
 
+    if config.database_url:
+        asyncio.run(run())
+        say(f"The database has shape {len(STEPS)}. Its way back is a dump: pg_dump before, pg_restore after.")
+        return
     before = examine(config.store_path)[0] if config.store_path.exists() else 0
     asyncio.run(run())
     say(

@@ -36,10 +36,10 @@ from convene.store.memory_counters import MemoryCounters
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from convene.app_books import BookedStore
     from convene.config import Config
     from convene.limits.limit import Limit
     from convene.serving.base_usage import Bucket, GroupBy, Level
+    from convene.store.base import Store
 
 T = TypeVar("T")
 
@@ -129,7 +129,7 @@ def export(config: Config, /, *, form: Literal["csv", "jsonl"], output: str, **g
     view = _view_of({"user": "", "team": "", "model": "", **given}, SystemClock.now())
     which = Filter(whose=Whose("all"), since_us=view.since_us, until_us=view.until_us, key_id=view.key_id)
 
-    async def write(store: BookedStore) -> int:
+    async def write(store: Store) -> int:
         count = 0
         lines = csv_lines if form == "csv" else json_lines
         with click.open_file(output, "w", encoding="utf-8", atomic=output != "-") as file:
@@ -203,7 +203,7 @@ def _group_json(groups: tuple[GroupBy, ...], bucket: Bucket, currency: str) -> d
     return {"group": dict(zip(groups, bucket.group, strict=True)), **sums_shape(bucket.sums, currency)}
 
 
-async def _levels_of(config: Config, store: BookedStore, key_id: str, model: str | None) -> list[Level]:
+async def _levels_of(config: Config, store: Store, key_id: str, model: str | None) -> list[Level]:
     """Return where a key's limits stand: counters in memory, charged with what the books know, as a start does."""
     clock = SystemClock()
     principals = await KeyRing(store.keys, clock, store.accounts, config.default_plan).principals()
@@ -232,7 +232,7 @@ def _amount(limit: Limit, units: int, currency: str) -> str:
 
 
 @asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[BookedStore]:
+async def opened(config: Config) -> AsyncIterator[Store]:
     """The store of a configuration, open."""
     store = await open_store(config, SystemClock())
     try:
@@ -241,7 +241,7 @@ async def opened(config: Config) -> AsyncIterator[BookedStore]:
         await store.aclose()
 
 
-def _with_store(config: Config, work: Callable[[BookedStore], Awaitable[T]]) -> T:
+def _with_store(config: Config, work: Callable[[Store], Awaitable[T]]) -> T:
     """Return `work(store)` over the store of a configuration, which is opened for it and closed after it."""
 
     async def run() -> T:

@@ -59,6 +59,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         Literal["auto", "memory", "sqlite", "redis", "postgres"],
         About("Where counting happens; auto: Redis or Postgres if one is named, SQLite with workers, else memory"),
     ] = "auto"
+    tag: Annotated[str, About("Installations that share a Redis, but no limits, have different ones")] = "convene"
     replicas: Annotated[int, About("Machines that share the counters; each has its share if they fail", at_least=1)] = 1
     lease_s: Annotated[float, About("A dead process's reservations are free after", "s", at_least=1)] = 30.0
     output_estimate: Annotated[int, About("Output reserved while nothing is learned", "tokens", at_least=1)] = 1024

@@ -27,11 +27,12 @@ SCRIPTED = "[engine]\nenabled = false\n[scripted]\nenabled = true\n"
 class Program:
     """A running `convene serve`; the log is a file, so that nothing blocks on a full pipe."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, key: str = "") -> None:
+        """`key`: of another server on the same store, which printed it."""
         self.process = process
         self.log = log
         self.port = int(self.wait_for(r"listens on http://127\.0\.0\.1:(\d+)"))
-        self.key = self.wait_for(r"Authorization: Bearer (convene_\w+)")
+        self.key = key or self.wait_for(r"Authorization: Bearer (convene_\w+)")
 
     def wait_for(self, pattern: str) -> str:
         """Return the first group of `pattern` once it is in the log."""
@@ -51,11 +52,11 @@ class Program:
             assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.05)
 
-    def get(self, path: str) -> tuple[int, bytes]:
-        """Ask without a key."""
+    def get(self, path: str, key: str = "") -> tuple[int, bytes]:
+        """Ask, without a key unless one is given."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         with contextlib.closing(connection):
-            connection.request("GET", path)
+            connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
             answer = connection.getresponse()
             return answer.status, answer.read()
 
@@ -77,7 +78,7 @@ class Program:
 
 
 @contextlib.contextmanager
-def program(folder: Path, config: str) -> Iterator[Program]:
+def program(folder: Path, config: str, key: str = "") -> Iterator[Program]:
     """Run `convene serve` until the end of the block, then make sure that it ends in order."""
     file, log = folder / "convene.toml", folder / "log"
     file.write_text(config)
@@ -85,7 +86,7 @@ def program(folder: Path, config: str) -> Iterator[Program]:
     with log.open("wb") as output:
         process = subprocess.Popen(SERVE, stdout=output, stderr=output, env=environ, cwd=folder)  # noqa: S603 - ours
     try:
-        yield Program(process, log)
+        yield Program(process, log, key)
         process.terminate()
         assert process.wait(60) == 0, log.read_text()
     finally:
