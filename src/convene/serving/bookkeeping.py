@@ -39,6 +39,8 @@ log = logging.getLogger("convene.bookkeeping")
 SECOND_US: Final = 1_000_000
 ORPHANS_S: Final = 2.0
 """How often orphans are looked for."""
+LIFE_US: Final = 10 * SECOND_US
+"""The least silence of a writer that counts as death, however short leases are: it shows life every 3 s."""
 RETENTION_S: Final = 3600.0
 PAGE: Final = 5_000
 _DAY_S: Final = 86_400
@@ -79,7 +81,7 @@ class Bookkeeping:
 
     async def adopt_orphans(self) -> None:
         """Enter what the dead had begun: at what was reserved for it, as nobody knows better."""
-        for intent in await self._books.ledger.orphans(self._books.terms.lease_us):
+        for intent in await self._books.ledger.orphans(max(self._books.terms.lease_us, LIFE_US)):
             await self._books.ledger.finish(entry_of_orphan(intent))
             log.warning("request %s of a dead process is entered as unknown, at what it had reserved", intent.id)
 
