@@ -1,7 +1,7 @@
 """What a supervisor and its workers say to each other, and the pipe they say it over.
 
     supervisor ──► worker    Order (first), Go, Seen (how an engine stands), Restarted, Stop
-    worker ──► supervisor    Up (started, not listening yet), Listening, RestartEngine
+    worker ──► supervisor    Up (started, connections wait), Listening, RestartEngine
 
 The pipe is a pair of unconnected-to-anything sockets: it has no name, so nobody else can open it, and what is secret
 (settings, the engine's key) is on no command line and in no environment. Its end is how each notices that the other is
@@ -45,7 +45,7 @@ class Order(msgspec.Struct, frozen=True, tag=True):
 
 
 class Go(msgspec.Struct, frozen=True, tag=True):
-    """Listen: whoever waits for the server has been told where it is."""
+    """Take connections: whoever waits for the server has been told where it is."""
 
 
 class Seen(msgspec.Struct, frozen=True, tag=True):
