@@ -83,6 +83,12 @@ class Stage:
         return self.notes()
 
 
+async def let_go() -> None:
+    """Give the loop the turns in which it closes the transports of processes that have just ended."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
 async def wait_for(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while not condition():  # noqa: ASYNC110 - what is looked for happens in another process
@@ -107,6 +113,7 @@ async def running(config: Config) -> AsyncIterator[tuple[Supervisor, asyncio.Tas
                 supervisor._stop()
             await asyncio.wait([task], timeout=PATIENCE_S)
             assert task.done()
+            await let_go()
 
 
 async def test_a_worker_is_told_which_it_is_with_all_settings_and_its_own_socket(stage: Stage) -> None:
@@ -311,5 +318,6 @@ while (heard := hear()) is not None and heard["type"] != "Stop":
         await wait_for(lambda: {f"0 {last}", f"1 {last}"} <= set(stage.notes()))
         supervisor._stop()
         await asyncio.wait_for(task, PATIENCE_S)
+        await let_go()
     assert engine.reasons == ["stuck"]
     assert stage.notes().count("first http://127.0.0.1:0") == 2
