@@ -144,8 +144,8 @@ MODEL-05 proved The context and output limits in `/v1/models` are those of the e
 MODEL-06 proved `asi1-preview`, `asi1-turbo`, `asi1-pro`, `asi1-large` and `asi1-thinking` are unknown names.
 MODEL-07 5 An agent's address or handle given as `model` is a 404, except where the operator allows it.
 MODEL-08 4 For each model the operator can cap the tool calls of one turn.
-KEY-01 3 A user can get an account and make a key.
-KEY-02 2 A key has a name, appears in full only once, and is revoked by deletion.
+KEY-01 proved A user can get an account and make a key.
+KEY-02 proved A key has a name, appears in full only once, and is revoked by deletion.
 KEY-03 2 Any opaque text can be a key, `sk_` + 64 hex digits and `sk-...` included.
 KEY-04 proved Keys can be tied to plans whose limits differ.
 USAGE-01 proved No request goes by without its usage being recorded.

@@ -28,6 +28,7 @@ from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
 from convene.api.usage import LimitReports, UsageReports
+from convene.app_accounts import AccountParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
@@ -36,6 +37,7 @@ from convene.http.client import ClientOptions, HttpClient
 from convene.serving.admission import Open
 from convene.serving.base_replays import Kept
 from convene.serving.catalog import Catalog
+from convene.serving.doors import make_first_link
 from convene.serving.embedding import Embedder
 from convene.serving.gates import ClosedGate, LocalGate
 from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
@@ -74,18 +76,29 @@ ALONE: Final = Worker()
 """The only process: it may count in memory."""
 
 
-async def prepare_store(config: Config, clock: Clock) -> str | None:
-    """Bring the store up to date and make the first key if there is none, for workers that open it afterwards.
+class First(msgspec.Struct, frozen=True):
+    """What the first start makes and shows once: a key, and a link for the first admin; None: not this start."""
 
-    Return the text of a key that was made. Raises `StoreFault`.
+    key: str | None = None
+    link: str | None = None
+
+
+async def prepare_store(config: Config, clock: Clock) -> First:
+    """Bring the store up to date and make what the first start makes, for workers that open it afterwards.
+
+    Raises `StoreFault`.
     """
     store = await open_store(config, clock)
     try:
-        if config.auth != "keys":
-            return None
-        return await ensure_first_key(KeyRing(store.keys, clock, store.accounts, config.default_plan))
+        return First() if config.auth != "keys" else await make_first(store, clock)
     finally:
         await store.aclose()
+
+
+async def make_first(store: Store, clock: Clock) -> First:
+    """Make the first key and the first admin's link, each if there is none. Raises `StoreFault`."""
+    key = await ensure_first_key(KeyRing(store.keys, clock))
+    return First(key, await make_first_link(store.accounts, clock))
 
 
 class App:
@@ -109,8 +122,7 @@ class App:
         are not this process's own. `worker` says which of several processes this is: counters in memory are exact only
         where there is one.
         """
-        self._config = config
-        self._clock = clock
+        self._config, self._clock = config, clock
         self._admission = admission
         self.worker = worker
         self.books: BookRoom | None = None
@@ -121,9 +133,8 @@ class App:
         shown = worker.index if worker.count > 1 else None
         self.access = AccessLog(sink, clock.now, shown) if config.access_log else None
         self.draining = False
-        self.first_key: str | None = None
-        catalog = Catalog(self.deployments.all)
-        self.catalog = catalog
+        self.first = First()
+        self.catalog = catalog = Catalog(self.deployments.all)
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
         self._turns = Turns(catalog, admission or Open(), clock)
@@ -131,16 +142,16 @@ class App:
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         chats = ChatCompletions(self._turns, Streams(config.edge.ping_s, config.edge.first_event_s))
+        self.accounts, kept_max = AccountParts(config, clock), config.idempotency.answer_bytes_max
         endpoints = Endpoints(
-            chat=Idempotent(chats, self._kept_answers, config.idempotency.answer_bytes_max),
-            embeddings=Idempotent(
-                EmbeddingRequests(self._embedder), self._kept_answers, config.idempotency.answer_bytes_max
-            ),
+            chat=Idempotent(chats, self._kept_answers, kept_max),
+            embeddings=Idempotent(EmbeddingRequests(self._embedder), self._kept_answers, kept_max),
             list_models=models.list_all,
             show_model=models.show,
             **self._readers(),
             alive=health.alive,
             ready=health.ready,
+            **self.accounts.endpoints(),
         )
         routes = route_table(endpoints)
         docs = Docs(routes, listed=config.docs)
@@ -149,7 +160,8 @@ class App:
             queue_depth=lambda: 0 if self.books is None else self.books.waiting,
         )
         self._shelf = Shelf(config.data_dir / "metrics", worker.index) if worker.count > 1 else None
-        served = (*routes, *docs.routes(), *_metrics_page(config, self.metrics, self._shelf).routes())
+        metrics = _metrics_page(config, self.metrics, self._shelf)
+        served = (*routes, *docs.routes(), *self.accounts.routes(), *metrics.routes())
         self.front = Front(
             router=Router(served),
             gatekeeper=LocalGate() if config.auth == "none" else ClosedGate(),
@@ -159,6 +171,7 @@ class App:
             witnesses=(self.metrics.note,) if self.access is None else (self.metrics.note, self.access.write),
             body_bytes_max=config.edge.body_bytes_max,
             loopback_only=config.auth == "none",
+            browsers=self.accounts.browsers,
         )
         self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
 
@@ -193,9 +206,9 @@ class App:
         config = self._config
         if config.auth == "keys" or self._admission is None:
             self._store = await open_store(config, self._clock)
-        ring = KeyRing(self._store.keys, self._clock, self._store.accounts, config.default_plan)
+        ring = self.accounts.open(self._store)
         if config.auth == "keys":
-            self.first_key = await ensure_first_key(ring)
+            self.first = await make_first(self._store, self._clock)
             self.front.gatekeeper = ring
             self._watch_keys(ring)
         if self._admission is None:
@@ -211,6 +224,11 @@ class App:
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
         self.deployments.start()
+
+    @property
+    def first_key(self) -> str | None:
+        """The key that this start has made, if it has."""
+        return self.first.key
 
     def _watch_keys(self, ring: KeyRing) -> None:
         """Keep an eye on the store; a watch that dies is replaced, else revocations elsewhere would go unseen."""
@@ -235,6 +253,7 @@ class App:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
+        await self.accounts.aclose()
         if self._replays is not None:
             await self._replays.aclose()
         await self._store.aclose()

@@ -176,7 +176,12 @@ def boot_id() -> str:
 
 def allowances_of(config: Config) -> Allowances:
     """Return the limits of all plans."""
-    return Allowances({name: allowance_of(plan) for name, plan in plans_of(config.plans).items()})
+    return Allowances(allowances_by_plan(config))
+
+
+def allowances_by_plan(config: Config) -> dict[str, Allowance]:
+    """Return each plan's limits by its name."""
+    return {name: allowance_of(plan) for name, plan in plans_of(config.plans).items()}
 
 
 def allowance_of(plan: Plan) -> Allowance:

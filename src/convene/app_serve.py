@@ -14,7 +14,7 @@ import msgspec
 
 import convene
 from convene import logs
-from convene.app import App
+from convene.app import App, First
 from convene.app_models import TINY, TINY_NOTE
 from convene.clock import SystemClock
 from convene.config import secrets_of
@@ -46,8 +46,8 @@ class Announced(Protocol):
         ...
 
     @property
-    def first_key(self) -> str | None:
-        """The key that this start has made, if it has."""
+    def first(self) -> First:
+        """What this start has made, if it was the first."""
         ...
 
 
@@ -124,8 +124,9 @@ def announce(app: Announced, config: Config, port: int) -> None:
         say(f"The embedded model is {TINY_NOTE}")
     if config.auth == "none":
         say('auth = "none": everybody on this machine may use it without a key.')
-    key = app.first_key or "YOUR_KEY" if config.auth == "keys" else "none-needed"
-    if app.first_key is not None:
+    key = app.first.key or "YOUR_KEY" if config.auth == "keys" else "none-needed"
+    _tell_first_link(app, config, base)
+    if app.first.key is not None:
         say("A first key was made; it is shown only now. Paste this to try it:")
     elif config.auth == "keys":
         say("`convene keys create NAME` makes a key. Then:")
@@ -138,6 +139,15 @@ def announce(app: Announced, config: Config, port: int) -> None:
         f"""-d '{{"model": "{model}", "messages": [{{"role": "user", "content": "What are you capable of?"}}]}}'\n"""
     )
     sys.stdout.flush()
+
+
+def _tell_first_link(app: Announced, config: Config, base: str) -> None:
+    """Tell the way to become the first admin, to standard error: standard output is the line to paste."""
+    if app.first.link is not None:
+        say(
+            "There is no admin yet. Whoever opens this link first becomes it; it works once, for a week:\n"
+            f"{(config.public_url or base).rstrip('/')}/signup?link={app.first.link}"
+        )
 
 
 def say(text: str) -> None:

@@ -25,7 +25,7 @@ import msgspec
 import uvloop
 
 from convene import logs
-from convene.app import prepare_store
+from convene.app import First, prepare_store
 from convene.app_channel import Channel, Go, Listening, Order, Restarted, RestartEngine, Seen, Stop, Up
 from convene.app_models import Deployments, embedded_engine
 from convene.app_serve import announce, narrate, refuse_port, say
@@ -81,7 +81,7 @@ class Supervisor:
         self._clock = SystemClock()
         self._engines: dict[Mode, Engine] = {}
         self.deployments = Deployments(config, self._clock, make_engine=self._own)
-        self.first_key: str | None = None
+        self.first = First()
         self._claimed: list[socket.socket] = []
         self._workers = [_Worker(index) for index in range(config.workers)]
         self._stopping = asyncio.Event()
@@ -99,7 +99,7 @@ class Supervisor:
         except OSError as fault:
             raise refuse_port(self._config, fault) from fault
         try:
-            self.first_key = await prepare_store(self._config, self._clock)
+            self.first = await prepare_store(self._config, self._clock)
             self.deployments.start()
             kept = [asyncio.create_task(self._keep(worker), name=str(worker)) for worker in self._workers]
             asked = asyncio.create_task(self._stopping.wait(), name="stop")

@@ -1,6 +1,7 @@
 """The command `convene`: its verbs, each a few lines over what the rest of the house does.
 
     cli.py  serve, migrate, check-config, openapi, completion, version, help
+    cli_users.py  users list, add, disable, invite, reset-link
     cli_keys.py  keys create, list, rotate, revoke        cli_models.py  models list, pull, rm
     cli_usage.py  usage, limits, export                   cli_upkeep.py  reconcile, backup
     cli_chat.py  chat        cli_doctor.py  doctor        cli_output.py  how all of them speak
@@ -31,6 +32,7 @@ from convene.cli_models import models
 from convene.cli_output import AskedWrongly, Stop, Verbs, configured, json_option, put, put_json, put_table, say
 from convene.cli_upkeep import backup, reconcile
 from convene.cli_usage import export, limits, usage
+from convene.cli_users import users
 from convene.clock import SystemClock
 from convene.config import describe
 from convene.store.migrations import STEPS
@@ -42,7 +44,9 @@ if TYPE_CHECKING:
 _EPILOG = "Begin with `convene serve`. `convene help VERB` shows examples of a verb."
 
 
-@click.group(cls=Verbs, epilog=_EPILOG, commands=[keys, models, usage, limits, export, reconcile, backup, chat, doctor])
+@click.group(
+    cls=Verbs, epilog=_EPILOG, commands=[keys, users, models, usage, limits, export, reconcile, backup, chat, doctor]
+)
 @click.version_option(__version__, prog_name="convene", message="%(prog)s %(version)s")
 def main() -> None:
     """Convene: a self-hosted, OpenAI-compatible, agentic LLM API."""

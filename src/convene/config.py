@@ -393,6 +393,9 @@ def _check(config: Config) -> None:
     if config.auth == "none" and not is_loopback(config.host):
         message = f'= "none" needs a loopback host, not {config.host}; use auth = "keys" to be reachable from elsewhere'
         raise _fault(config, ("auth",), message)
+    if config.default_plan not in (plans := plans_of(config.plans)):
+        message = f"names {config.default_plan!r}, which is not one of: {', '.join(sorted(plans))}"
+        raise _fault(config, ("default_plan",), message)
     if config.public_url and not _is_web_root(config.public_url):
         raise _fault(config, ("public_url",), "must be an absolute http:// or https:// address")
     for name, upstream in config.upstreams.items():

@@ -19,6 +19,7 @@ SEES_ALL: Final = frozenset(
     {
         *("app", "app_books", "app_metrics", "app_models", "app_serve", "app_channel", "app_worker", "app_workers"),
         *("cli", "cli_doctor", "cli_keys", "cli_models", "cli_output", "cli_upkeep", "cli_usage", "__main__"),
+        *("app_accounts", "cli_users"),
     }
 )
 """The composition root and the command line, which starts it."""

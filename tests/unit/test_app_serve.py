@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from convene import app_serve
+from convene.app import First
 from convene.app_models import Deployments
 from convene.app_serve import announce, narrate, refuse_port
 from convene.clock import SystemClock
@@ -26,8 +27,8 @@ WITHOUT_ENGINE = Config(engine=Engine(enabled=False), scripted=Scripted(enabled=
 class Told:
     """As much of an application as is told of."""
 
-    def __init__(self, config: Config, first_key: str | None = None) -> None:
-        self.first_key = first_key
+    def __init__(self, config: Config, first_key: str | None = None, first_link: str | None = None) -> None:
+        self.first = First(first_key, first_link)
         self.deployments = Deployments(config, SystemClock(), make_engine=borrowed)
 
 
@@ -48,6 +49,17 @@ def test_the_line_to_paste_has_the_port_and_the_new_key(capsys: pytest.CaptureFi
     text = told(WITHOUT_ENGINE, capsys, "convene_x", 9123)
     assert "listens on http://127.0.0.1:9123;" in text
     assert "curl http://127.0.0.1:9123/v1/chat/completions -H 'Authorization: Bearer convene_x'" in text
+
+
+def test_the_first_admins_link_is_told_once_with_the_address_to_open(capsys: pytest.CaptureFixture[str]) -> None:
+    announce(Told(WITHOUT_ENGINE, "convene_x", "convene_link_y"), WITHOUT_ENGINE, 9123)
+    said = capsys.readouterr()
+    assert "http://127.0.0.1:9123/signup?link=convene_link_y" in said.err
+    assert "convene_link_y" not in said.out
+    public = msgspec.structs.replace(WITHOUT_ENGINE, public_url="https://ai.example/")
+    announce(Told(public, None, "convene_link_y"), public, 9123)
+    assert "https://ai.example/signup?link=convene_link_y" in capsys.readouterr().err
+    assert "/signup" not in told(WITHOUT_ENGINE, capsys)
 
 
 def test_without_a_new_key_its_place_is_marked_and_the_way_to_one_said(capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,7 +225,7 @@ def test_a_listing_shows_neither_key_nor_digest(run: Run) -> None:
 
 def test_an_empty_list_says_how_to_make_a_key(run: Run) -> None:
     asked = run("keys", "list")
-    assert asked.stdout.splitlines() == ["ID  NAME  PLAN  KEY  CREATED  EXPIRES  STATE  MODELS"]
+    assert asked.stdout.splitlines() == ["ID  NAME  OF  PLAN  KEY  CREATED  EXPIRES  STATE  MODELS  LIMITS"]
     assert "convene keys create NAME" in asked.stderr
 
 

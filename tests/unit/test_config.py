@@ -494,3 +494,9 @@ def test_a_number_of_workers_that_makes_no_sense_is_refused(tmp_path: Path, wron
 
 def test_one_process_is_the_default() -> None:
     assert Config().workers == 1
+
+
+def test_a_default_plan_that_is_none_is_refused_with_those_there_are(tmp_path: Path) -> None:
+    assert "default_plan names 'platinum'" in refused(tmp_path, 'default_plan = "platinum"')
+    config = load({}, {}, with_file(tmp_path, 'default_plan = "lab"\n[plans.lab]\nrequests_per_minute = 5\n'))
+    assert config.default_plan == "lab"

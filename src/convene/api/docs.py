@@ -51,6 +51,7 @@ PAGES: Final = (
     Page("errors", "Use", "Statuses, codes, what to repeat and what not."),
     Page("idempotency", "Use", "Sending a request again without running it twice."),
     Page("running", "Run", "Starting and stopping, health, logs, keys, a proxy in front."),
+    Page("accounts", "Run", "Users, teams, invitations, keys of one's own, and the admin API."),
     Page("configuration", "Run", "Every setting, where it is read from, which source wins."),
     Page("command-line", "Run", "Every verb of the command convene."),
     Page("metrics", "Run", "Counters and histograms for Prometheus, and their names in vLLM."),

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import re
 from typing import TYPE_CHECKING
 
 from convene.api.call import CLIENT_LEFT, Call, ClientLeftError
 from convene.api.limit_headers import ReadyHeaders
+from convene.api.origins import is_loopback_host
 from convene.api.problems import body_of, headers_of, internal, status_of
 from convene.errors import ConveneError, Forbidden
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from convene.api.browser import Browsers
     from convene.api.call import Receive, Scope, Send
     from convene.api.cors import Cors
-    from convene.api.routes import Router
+    from convene.api.routes import Route, Router
     from convene.clock import Clock
     from convene.serving.base import Gatekeeper
 
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("convene.front")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\[\]]+)(:[0-9]*)?").fullmatch
 
 
 class Lifespan:
@@ -60,7 +60,7 @@ class Lifespan:
 class Front:
     """The ASGI application."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- the composition root names each
         self,
         *,
         router: Router,
@@ -71,8 +71,11 @@ class Front:
         witnesses: Sequence[Witness],
         body_bytes_max: int,
         loopback_only: bool = False,
+        browsers: Browsers | None = None,
     ) -> None:
         """`witnesses` are told of each request that has ended, with the seconds it took: the access log, the metrics.
+
+        `browsers` finds who has logged in; without it only keys count.
 
         `loopback_only`: no keys are asked for, so only requests that name a loopback host pass (decisions 20).
         """
@@ -87,6 +90,7 @@ class Front:
         self._body_bytes_max = body_bytes_max
         self._limit_headers = ReadyHeaders()
         self._loopback_only = loopback_only
+        self._browsers = browsers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
@@ -110,8 +114,7 @@ class Front:
             route, call.params = self._router.find(scope["method"], scope["path"])
             call.path = route.path
             if not route.open:
-                key = call.header(b"authorization")
-                call.principal = self.gatekeeper.admit(key) or await self.gatekeeper.look_up(key)
+                await self._identify(call, route)
             endpoint = route.endpoint
             await endpoint(call)
         except ConveneError as fault:
@@ -129,6 +132,20 @@ class Front:
             duration_s = self._monotonic() - began_at
             for witness in self._witnesses:
                 witness(call, duration_s)
+
+    async def _identify(self, call: Call, route: Route) -> None:
+        """Find out who is calling and whether that may use this route. Raises `Unauthorized`, `Forbidden`.
+
+        A key in the header is all that counts if there is one; a browser's session only where the route says so.
+        """
+        key = call.header(b"authorization")
+        if route.browser and key is None and self._browsers is not None and b"cookie" in call.headers:
+            visitor = await self._browsers.caller(call)
+            call.principal = None if visitor is None else visitor.principal
+        if call.principal is None:
+            call.principal = self.gatekeeper.admit(key) or await self.gatekeeper.look_up(key)
+        if route.scope not in call.principal.scopes:
+            raise Forbidden(f"This key or account lacks the scope {route.scope}.")
 
     def _request_id(self, incoming: bytes | None) -> str:
         """Take a sane incoming id over, else make one (OSDK-07)."""
@@ -163,15 +180,5 @@ def _check_host(call: Call, origin: bytes | None) -> None:
     """
     host = (call.header(b"host") or "").strip().lower()
     is_own = origin is None or origin.partition(b"://")[2] == host.encode("latin-1")
-    if not _is_loopback(host) or not (is_own or call.cross_origin_allowed):
+    if not is_loopback_host(host) or not (is_own or call.cross_origin_allowed):
         raise Forbidden("This server runs without keys, so it answers only requests to a loopback address.")
-
-
-def _is_loopback(host: str) -> bool:
-    name = _HOST(host)
-    if name is None or name[1] == "localhost":
-        return name is not None
-    try:
-        return ipaddress.ip_address(name[1].strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import convene
-from convene.api import shapes, shapes_described, shapes_usage
+from convene.api import shapes, shapes_accounts, shapes_described, shapes_usage
 from convene.api.openapi_words import ABOUT, FIELDS, HEADERS, IDEMPOTENCY_HEADER, SESSION_HEADER, STATUSES, TAGS
 from convene.api.shapes import ChatReply, ErrorReply
 from convene.api.table import Endpoints, route_table
@@ -40,6 +40,9 @@ EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
 WITH_QUERY: Final = (400, 503)
+SHAPES: Final = (shapes_described, shapes_accounts, shapes_usage, shapes)
+"""Where the types of replies are, the descriptions of frames before what they are made of."""
+MODEL_TAGS: Final = frozenset({"Chat", "Embeddings"})
 OF_MODELS: Final = (404, 429, 502, 503, 504)
 
 
@@ -102,7 +105,7 @@ def operation_id(route: Route) -> str:
 
 def _operation(route: Route) -> Json:
     told: Json = {"operationId": operation_id(route), "tags": [route.tag], "summary": route.summary}
-    parameters = [_path_parameter(name) for name in re.findall(r"{(\w+)}", route.path)]
+    parameters = [_path_parameter(name, route.path) for name in re.findall(r"{(\w+)}", route.path)]
     parameters += [_query_parameter(one) for one in route.query]
     if route.streams:
         parameters.append({"$ref": "#/components/parameters/session"})
@@ -135,9 +138,11 @@ def _responses(route: Route) -> Json:
     if not route.open:
         statuses |= set(WITH_KEY)
     if route.takes is not None:
-        statuses |= {*WITH_BODY, *OF_MODELS}
+        statuses |= {*WITH_BODY, *(OF_MODELS if route.tag in MODEL_TAGS else ())}
     if route.query:
         statuses |= set(WITH_QUERY)
+    if not route.open:
+        statuses.add(503)
     if "{" in route.path:
         statuses.add(404)
     for status in sorted(statuses):
@@ -177,12 +182,13 @@ def _idempotency() -> Json:
     return {"name": "Idempotency-Key", "in": "header", "description": IDEMPOTENCY_HEADER, "schema": shape}
 
 
-def _path_parameter(name: str) -> Json:
+def _path_parameter(name: str, path: str) -> Json:
+    more = "; slashes and colons may stand in it as they are" if path.endswith(f"{{{name}}}") else ""
     return {
         "name": name,
         "in": "path",
         "required": True,
-        "description": f"The {name}'s id; slashes and colons may stand in it as they are.",
+        "description": f"The {name}'s id{more}.",
         "schema": {"type": "string"},
     }
 
@@ -241,7 +247,7 @@ def _components(kinds: Iterable[type]) -> dict[str, Json]:
 
 def _always(name: str) -> tuple[str, ...]:
     """Return the fields of a reply's shape that are always sent: all that cannot be unset, defaults or not."""
-    shape = next(getattr(home, name) for home in (shapes_described, shapes_usage, shapes) if hasattr(home, name))
+    shape = next(found for module in SHAPES if (found := getattr(module, name, None)) is not None)
     return tuple(field.encode_name for field in msgspec.structs.fields(shape) if field.default is not msgspec.UNSET)
 
 

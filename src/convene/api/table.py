@@ -10,6 +10,7 @@ import msgspec
 from convene.api import shapes, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
+from convene.api.table_accounts import account_routes
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,6 +27,28 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     admin_usage: Endpoint
     admin_usage_requests: Endpoint
     admin_usage_request: Endpoint
+    show_me: Endpoint
+    list_keys: Endpoint
+    create_key: Endpoint
+    rotate_key: Endpoint
+    change_key: Endpoint
+    revoke_key: Endpoint
+    list_users: Endpoint
+    add_user: Endpoint
+    change_user: Endpoint
+    disable_user: Endpoint
+    reset_link: Endpoint
+    list_teams: Endpoint
+    add_team: Endpoint
+    change_team: Endpoint
+    list_members: Endpoint
+    put_member: Endpoint
+    remove_member: Endpoint
+    list_links: Endpoint
+    invite: Endpoint
+    withdraw_link: Endpoint
+    list_all_keys: Endpoint
+    issue_key: Endpoint
     alive: Endpoint
     ready: Endpoint
 
@@ -70,6 +93,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             tag="Models",
         ),
         *_usage(to),
+        *account_routes(to),
         *_probes(to),
         *_refusals(),
     )
@@ -103,6 +127,7 @@ def _usage(to: Endpoints) -> tuple[Route, ...]:
                 gives=shapes_usage.UsageTotal,
                 or_gives=shapes_usage.UsageGroups,
                 tag="Usage",
+                scope="admin" if admin else "api",
             ),
             Route(
                 method="GET",
@@ -112,6 +137,7 @@ def _usage(to: Endpoints) -> tuple[Route, ...]:
                 query=pages_query,
                 gives=shapes_usage.UsageEntries,
                 tag="Usage",
+                scope="admin" if admin else "api",
             ),
             Route(
                 method="GET",
@@ -121,6 +147,7 @@ def _usage(to: Endpoints) -> tuple[Route, ...]:
                 query=() if admin else usage.FIND_QUERY,
                 gives=shapes_usage.UsageEntry,
                 tag="Usage",
+                scope="admin" if admin else "api",
             ),
         )
     limits = Route(

@@ -58,6 +58,8 @@ __all__ = [
 API: Final = "api"
 ADMIN: Final = "admin"
 PAGE_MAX: Final = 1000
+PASSWORD_MIN, PASSWORD_MAX = 12, 256
+"""Characters of a password."""
 
 
 class Visitor(msgspec.Struct, frozen=True, kw_only=True):

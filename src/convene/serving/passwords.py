@@ -18,6 +18,7 @@ from argon2 import PasswordHasher, Type
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from convene.errors import BadRequest, Busy
+from convene.serving.base_accounts import PASSWORD_MAX, PASSWORD_MIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,6 @@ SALT_BYTES: Final = 16
 HASH_BYTES: Final = 32
 WAITING_MAX: Final = 16
 """At 69 ms each, whoever is last in the line waits about a second."""
-LENGTH_MIN, LENGTH_MAX = 12, 256
 
 
 class Passwords:
@@ -93,8 +93,8 @@ class Passwords:
 
 def check_password(password: str, param: str = "password") -> None:
     """Raise `BadRequest` for a password that is too short or too long. No rules on letters: length is what counts."""
-    if not LENGTH_MIN <= len(password) <= LENGTH_MAX:
-        raise BadRequest(f"A password has {LENGTH_MIN} to {LENGTH_MAX} characters.", param=param)
+    if not PASSWORD_MIN <= len(password) <= PASSWORD_MAX:
+        raise BadRequest(f"A password has {PASSWORD_MIN} to {PASSWORD_MAX} characters.", param=param)
 
 
 def _plain(password: str) -> bytes:

@@ -245,7 +245,7 @@ class Accounts(Protocol):
         ...
 
     async def add_session(self, session: BrowserSession) -> None:
-        """Keep a session."""
+        """Keep a session, unless there is one with its digest."""
         ...
 
     async def get_session(self, digest: bytes) -> BrowserSession | None:

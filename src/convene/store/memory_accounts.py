@@ -146,9 +146,9 @@ class MemoryAccounts:
         offered = any(
             one.purpose == "signup" and one.role == "admin" and one.is_live(now) for one in self._links.values()
         )
-        if admin or offered:
+        if admin or offered or link.id in self._links or self._with_digest(link.digest):
             return False
-        await self.add_link(link)
+        self._links[link.id] = link
         return True
 
     async def get_link(self, digest: bytes) -> Link | None:
@@ -201,7 +201,7 @@ class MemoryAccounts:
     async def add_session(self, session: BrowserSession) -> None:
         """Keep a session."""
         self._check_open()
-        self._sessions[session.digest] = session
+        self._sessions.setdefault(session.digest, session)
 
     async def get_session(self, digest: bytes) -> BrowserSession | None:
         """Return the session with this digest."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from convene.api.call import Call
 
-WHO = Principal(key_id="key_1", owner="o")
+WHO = Principal(key_id="key_1", owner="o", scopes=("api",))
 
 
 class Gate:

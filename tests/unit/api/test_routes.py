@@ -87,3 +87,68 @@ def test_a_wrong_method_names_the_right_ones(method: str, path: str, allow: tupl
 
 def test_a_route_needs_a_key_unless_it_says_otherwise() -> None:
     assert not any(found.open for found in ROUTER.routes)
+
+
+# Parameters in the middle of a path.
+
+NESTED = Router(
+    [
+        route("POST", "/v1/keys"),
+        route("DELETE", "/v1/keys/{key}"),
+        route("POST", "/v1/keys/{key}/rotate"),
+        route("GET", "/v1/teams/{team}/members"),
+        route("DELETE", "/v1/teams/{team}/members/{user}"),
+        route("PATCH", "/v1/teams/{team}"),
+    ]
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found", "params"),
+    [
+        ("POST", "/v1/keys/k1/rotate", "/v1/keys/{key}/rotate", {"key": "k1"}),
+        ("POST", "/keys/k1/rotate/", "/v1/keys/{key}/rotate", {"key": "k1"}),
+        ("POST", "//v1//keys//k1//rotate", "/v1/keys/{key}/rotate", {"key": "k1"}),
+        ("POST", "/v1/keys/rotate/rotate", "/v1/keys/{key}/rotate", {"key": "rotate"}),
+        ("DELETE", "/v1/keys/k1", "/v1/keys/{key}", {"key": "k1"}),
+        ("DELETE", "/v1/keys/a/b", "/v1/keys/{key}", {"key": "a/b"}),
+        ("GET", "/v1/teams/t1/members", "/v1/teams/{team}/members", {"team": "t1"}),
+        ("HEAD", "/v1/teams/t1/members", "/v1/teams/{team}/members", {"team": "t1"}),
+        ("DELETE", "/v1/teams/t1/members/u1", "/v1/teams/{team}/members/{user}", {"team": "t1", "user": "u1"}),
+        ("DELETE", "/v1/teams/t1/members/u/1", "/v1/teams/{team}/members/{user}", {"team": "t1", "user": "u/1"}),
+        ("PATCH", "/v1/teams/t1", "/v1/teams/{team}", {"team": "t1"}),
+        ("POST", "/v1/keys/a.b+c\n/rotate", "/v1/keys/{key}/rotate", {"key": "a.b+c\n"}),
+    ],
+)
+def test_a_parameter_in_the_middle_takes_one_segment_and_wins_over_one_that_takes_the_rest(
+    method: str, path: str, found: str, params: dict[str, str]
+) -> None:
+    route_found, route_params = NESTED.find(method, path)
+    assert (route_found.path, route_params) == (found, params)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("GET", "/v1/keys/k1/rotate", ("POST",)),
+        ("DELETE", "/v1/keys/k1/rotate", ("POST",)),
+        ("GET", "/v1/keys/k1", ("DELETE",)),
+        ("GET", "/v1/keys", ("POST",)),
+        ("POST", "/v1/teams/t1/members", ("GET", "HEAD")),
+        ("GET", "/v1/teams/t1/members/u1", ("DELETE",)),
+    ],
+)
+def test_a_wrong_method_on_a_nested_path_names_those_of_that_path_alone(
+    method: str, path: str, allow: tuple[str, ...]
+) -> None:
+    with pytest.raises(MethodNotAllowed) as caught:
+        NESTED.find(method, path)
+    assert caught.value.allow == allow
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/keys//rotate", "/v1/keys/a/b/rotate", "/v1/teams//members/", "/v1/teams/members"]
+)
+def test_an_empty_or_doubled_segment_is_no_parameter(path: str) -> None:
+    with pytest.raises((NotFound, MethodNotAllowed)):
+        NESTED.find("POST", path)
