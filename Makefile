@@ -50,6 +50,8 @@ bench: .venv/.dev ## Measure speed as ratios to yardsticks (nginx, wrk; says wha
 soak: .venv/.dev ## The long runs: a race for limits, hundreds of kill -9 on the books (minutes; SOAK_URL=postgresql://...)
 	@.venv/bin/python tests/process/limit_race.py --url "$(or $(SOAK_URL),sqlite)"
 	@CONVENE_TEST_KILLS=300 .venv/bin/python -m pytest -q tests/process/test_ledger_kill.py
+	@CONVENE_SOAK_CREDENTIALS=500000 CONVENE_SOAK_WALK=34000 .venv/bin/python -m pytest -q \
+		tests/api/test_credential_fuzz.py tests/api/test_account_walks.py
 
 conformance: .venv/.default ## Run other people's test suites against a server (see docs/conformance.md)
 	@.venv/bin/python tests/conformance/run.py
