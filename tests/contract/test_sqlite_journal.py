@@ -160,6 +160,18 @@ def test_moving_an_empty_journal_does_nothing(path: Path) -> None:
     assert ids(path) == []
 
 
+def test_sums_are_the_same_whether_the_database_adds_up_or_we_do(journal: Journal, path: Path) -> None:
+    known, new = entry(1), [entry(number, completion_tokens=number, model=f"m{number % 2}") for number in range(2, 9)]
+    journal.commit([], rows(known), [], move=True)
+    journal.commit([], rows(known, *new), [], move=True)  # one of them is no new one, so the database adds up
+    by_database = ask(path, "SELECT * FROM day_sums ORDER BY model")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DELETE FROM entries; DELETE FROM day_sums;")
+    journal.commit([], rows(known, *new), [], move=True)
+    assert ask(path, "SELECT * FROM day_sums ORDER BY model") == by_database
+    assert requests(path) == 8
+
+
 def test_entries_of_all_kinds_come_to_the_sums_of_their_days(journal: Journal, path: Path) -> None:
     chance = random.Random(2)  # noqa: S311 -- repeatable on purpose
     kept: list[Entry] = []

@@ -33,7 +33,7 @@ _ESTIMATED: Final = ENTRY_FIELDS.index("estimated")
 _TTFT: Final = ENTRY_FIELDS.index("ttft_us")
 _TEXTS: Final = frozenset(place for place, kind in enumerate(get_type_hints(Entry).values()) if kind not in _NUMBERS)
 _RESERVED: Final = INTENT_FIELDS.index("reserved")
-_FIGURES: Final = slice(ENTRY_FIELDS.index(FIGURES[0]), ENTRY_FIELDS.index(FIGURES[-1]) + 1)
+FIGURES_OF_ROW: Final = slice(ENTRY_FIELDS.index(FIGURES[0]), ENTRY_FIELDS.index(FIGURES[-1]) + 1)
 _LARGEST: Final = (1 << 63) - 1
 MOST: Final = 10**15
 """The largest figure of an entry: sums of thousands of them fit. A host that reports more is not to be believed."""
@@ -51,12 +51,12 @@ def row_of(entry: Entry) -> list[Any]:
     try:
         row[_STREAM] = +row[_STREAM]  # +True is 1: databases bind plain numbers several times faster than truth values
         row[_ESTIMATED] = +row[_ESTIMATED]
-        total = sum(row[_FIGURES])
+        total = sum(row[FIGURES_OF_ROW])
     except TypeError:
         row = mended(row)
-        total = sum(row[_FIGURES])
+        total = sum(row[FIGURES_OF_ROW])
     if not -MOST <= total <= MOST:  # they have one sign: nobody reports less than nothing
-        row[_FIGURES] = [max(-MOST, min(figure, MOST)) for figure in row[_FIGURES]]
+        row[FIGURES_OF_ROW] = [max(-MOST, min(figure, MOST)) for figure in row[FIGURES_OF_ROW]]
     return row
 
 

@@ -16,6 +16,7 @@ from convene.limits.limit import DAY_US
 from convene.store.ledger_rows import (
     ENTRY_FIELDS,
     FIGURES,
+    FIGURES_OF_ROW,
     mended,
     packed_intents,
     packed_rows,
@@ -46,13 +47,17 @@ _ENTRIES: Final = (
     f"INSERT INTO entries ({', '.join(ENTRY_FIELDS)}) VALUES ({', '.join('?' * len(ENTRY_FIELDS))}) "  # noqa: S608 -- constants, here and below
     "ON CONFLICT DO NOTHING"
 )
-_SUMS: Final = (
-    f"INSERT INTO day_sums (key_id, model, day, user_id, team_id, requests, {_FIGURES}) "  # noqa: S608
-    f"SELECT key_id, model, at_us / {DAY_US}, user_id, team_id, count(*), {_SUMMED} "
-    "FROM entries WHERE rowid > ? GROUP BY 1, 2, 3, 4, 5 "
+_SUMMED_BY: Final = f"INSERT INTO day_sums (key_id, model, day, user_id, team_id, requests, {_FIGURES}) "
+_ADDED: Final = (
     "ON CONFLICT (key_id, model, day, user_id, team_id) DO UPDATE SET requests = requests + excluded.requests, "
     + ", ".join(f"{name} = {name} + excluded.{name}" for name in FIGURES)
 )
+_SUMS: Final = (
+    f"{_SUMMED_BY} SELECT key_id, model, at_us / {DAY_US}, user_id, team_id, count(*), {_SUMMED} "  # noqa: S608
+    f"FROM entries WHERE rowid > ? GROUP BY 1, 2, 3, 4, 5 {_ADDED}"
+)
+_SUM: Final = f"{_SUMMED_BY} VALUES (?, ?, ?, ?, ?, ?{', ?' * len(FIGURES)}) {_ADDED}"
+_WHOSE: Final = tuple(ENTRY_FIELDS.index(name) for name in ("key_id", "model", "at_us", "user_id", "team_id"))
 _MOVED: Final = "DELETE FROM journal WHERE number BETWEEN ? AND ?"
 
 
@@ -136,11 +141,31 @@ def move_all(connection: sqlite3.Connection) -> None:
 def _insert(connection: sqlite3.Connection, rows: Rows) -> None:
     """Insert rows and add those that were not there before to the sums of their days."""
     [top] = connection.execute("SELECT coalesce(max(rowid), 0) FROM entries").fetchone()
+    before = connection.total_changes
     try:
         connection.executemany(_ENTRIES, rows)
+        as_they_are = True
     except _UNFIT:  # those before the one at fault are in; their second time has no effect
         connection.executemany(_ENTRIES, [mended(row) for row in rows])
-    connection.execute(_SUMS, (top,))
+        as_they_are = False
+    if as_they_are and connection.total_changes - before == len(rows):
+        connection.executemany(_SUM, _sums(rows))  # all are new: adding up here takes half of what SQL takes
+    else:
+        connection.execute(_SUMS, (top,))
+
+
+def _sums(rows: Rows) -> list[tuple[Any, ...]]:
+    """Return the rows of `day_sums` that these entries come to."""
+    key_at, model_at, time_at, user_at, team_at = _WHOSE
+    groups: dict[tuple[Any, ...], list[list[int]]] = {}
+    for row in rows:
+        group = row[key_at], row[model_at], row[time_at] // DAY_US, row[user_at], row[team_at]
+        found = groups.get(group)
+        if found is None:
+            groups[group] = [row[FIGURES_OF_ROW]]
+        else:
+            found.append(row[FIGURES_OF_ROW])
+    return [(*group, len(figures), *map(sum, zip(*figures, strict=True))) for group, figures in groups.items()]
 
 
 def _packed(rows: Rows) -> bytes:
