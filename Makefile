@@ -47,11 +47,13 @@ format: .venv/.dev ## Format and mend what the linter can
 bench: .venv/.dev ## Measure speed as ratios to yardsticks (nginx, wrk; says what is missing)
 	@.venv/bin/python bench/run.py
 
-soak: .venv/.dev ## The long runs: a race for limits, hundreds of kill -9 on the books (minutes; SOAK_URL=postgresql://...)
+soak: .venv/.dev ## The long runs: a race for limits, hundreds of kill -9, 50,000 requests with aborts (an hour; SOAK_URL=postgresql://...)
 	@.venv/bin/python tests/process/limit_race.py --url "$(or $(SOAK_URL),sqlite)"
 	@CONVENE_TEST_KILLS=300 .venv/bin/python -m pytest -q tests/process/test_ledger_kill.py
 	@CONVENE_SOAK_CREDENTIALS=500000 CONVENE_SOAK_WALK=34000 .venv/bin/python -m pytest -q \
 		tests/api/test_credential_fuzz.py tests/api/test_account_walks.py
+	@.venv/bin/python tests/process/books_soak.py --requests 50000 --kills 200
+	@.venv/bin/python tests/process/books_soak.py --requests 5000 --kills 50 --workers 2
 
 conformance: .venv/.default ## Run other people's test suites against a server (see docs/conformance.md)
 	@.venv/bin/python tests/conformance/run.py

@@ -313,6 +313,7 @@ def _entry_of(ask: Ask, lease: BookedLease, outcome: Outcome, used: Usage, cost:
         used.estimated,
         outcome.status,
         outcome.finish,
-        None if first_ms is None else int(first_ms * 1000),
+        # counted from a moment earlier than the duration: a first byte is never later than the end
+        None if first_ms is None else min(int(first_ms * 1000), duration_us),
         duration_us,
     )

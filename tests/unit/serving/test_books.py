@@ -140,6 +140,17 @@ async def test_a_request_is_charged_its_estimate_and_settled_at_what_it_used(roo
     assert room.estimates.learned == [("k1", "m", 300, outcome.usage, 1)]
 
 
+async def test_a_first_token_is_never_entered_as_later_than_the_end(room: Room) -> None:
+    """A turn begins a moment before its lease, and a busy machine may make that moment long."""
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(), outcome)
+    room.clock.move(2)
+    outcome.usage, outcome.first_event_ms = Usage(90, 30), 2003.0
+    lease.settle()
+    [entry] = room.ledger.entries_by_id.values()
+    assert (entry.ttft_us, entry.duration_us) == (2_000_000, 2_000_000)
+
+
 async def test_only_the_first_settlement_counts(room: Room) -> None:
     outcome = Outcome(model="m")
     lease = await room.books.reserve(room.ask(), outcome)
