@@ -15,7 +15,6 @@ may have torn is never opened again.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from convene.limits.limit import DAY_US, Amounts, Grant, Limit, Refusal, Unit
 from convene.limits.periods import Calendar, number_of
 from convene.limits.steps import DAY, MONTH, RATE, SLOTS, charge, kind_of, settle, shown, steps_of
 from convene.store.near_counters import NearCounters
+from convene.store.sqlite_file import make_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,7 +148,7 @@ class LocalSqliteCounters:
             for old in folder.glob("counters-*.db*"):
                 if not old.name.startswith(name):
                     old.unlink(missing_ok=True)
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            make_private(path)
             return cls(_connect(path), path, clock, pause)
         except (sqlite3.Error, OSError) as error:
             raise _fault(path, error) from error

@@ -162,9 +162,7 @@ def examine(path: Path) -> tuple[int, int]:
 
 def _connect(path: Path, steps: Sequence[Step]) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # SQLite gives FILE-wal and FILE-shm the mode of FILE, so it is made first and by us.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    path.chmod(0o600)
+    make_private(path)
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -175,6 +173,17 @@ def _connect(path: Path, steps: Sequence[Step]) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def make_private(path: Path) -> None:
+    """Make an empty file for its owner only, if there is none: SQLite gives FILE-wal and FILE-shm the mode of FILE.
+
+    One that exists is never opened: closing a descriptor of a database drops every lock that this process has on it
+    (POSIX), and then the next process to close the file takes itself for the last and deletes the WAL under us.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    path.chmod(0o600)
 
 
 def _close_late(connecting: Future[sqlite3.Connection]) -> None:
