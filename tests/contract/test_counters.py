@@ -636,6 +636,31 @@ async def test_a_lease_whose_time_is_up_can_be_settled_until_it_is_ended(
     assert (await counters.levels(limits)).states == (1, 3)
 
 
+async def test_a_lease_that_is_overdue_is_named_until_it_is_settled_or_ended(
+    moved: tuple[Counters, IntegerClock],
+) -> None:
+    counters, clock = moved
+    near = counters.local
+    if near is None:
+        return  # elsewhere they end at what they reserved
+    limits = (slots(3), total(20))
+    for lease in ("a", "b", "c"):
+        await grant(counters, lease, limits, Amounts(micros=5, slots=1))
+    assert near.overdue() == ()
+    clock.pass_us(HOUR_US // 2)
+    near.renew(["c"], HOUR_US)
+    clock.pass_us(HOUR_US // 2)
+    assert sorted(near.overdue()) == sorted(near.overdue()) == ["a", "b"]
+    assert near.levels(limits).states == (1, 15)
+    settled = near.settle("a", Amounts(micros=2))
+    assert settled is not None
+    assert settled.states == (1, 12)
+    assert near.overdue() == ("b",)
+    assert near.expire() == ("b",)
+    assert near.overdue() == ()
+    assert near.levels(limits).states == (1, 12)
+
+
 async def test_a_lease_whose_time_is_up_is_neither_renewed_nor_topped_up(
     moved: tuple[Counters, IntegerClock],
 ) -> None:

@@ -40,6 +40,8 @@ CLIENTS: Final = 24
 OUTPUT_MAX: Final = 64
 WAIT_S: Final = 120.0
 """A bound for what ends soon unless something is broken."""
+ALL_EVERY: Final = 4
+"""Of the kills with workers, every fourth is of the first process, and with it of all."""
 LOOK_S: Final = 0.03
 TICK_S: Final = 0.05
 FAULTS: Final = ("refuse", "500", "break", "stall", "mute")
@@ -83,6 +85,8 @@ class Server:
         self._workers = workers
         self._log = folder / "log"
         self._process: asyncio.subprocess.Process | None = None
+        self._log_begins = 0
+        """Where in the log the running server begins."""
         file = folder / "convene.toml"
         models = "".join(UPSTREAM.format(name=name, url=upstream, most=OUTPUT_MAX, price=PRICE) for name in MODELS)
         file.write_text(CONFIG.format(port=self.port, workers=workers) + models)
@@ -93,6 +97,7 @@ class Server:
     async def start(self) -> None:
         """Start it and wait until it is ready."""
         with self._log.open("ab") as log:
+            self._log_begins = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
             )
@@ -106,10 +111,10 @@ class Server:
             )
 
     async def kill(self, chance: random.Random) -> None:
-        """Kill -9: the server, or one of its workers, which its parent replaces."""
+        """Kill -9: the server, or one of its workers, which its parent replaces (later each time: so all, at times)."""
         assert self._process is not None
         self.generation += 1
-        if self._workers == 1:
+        if self._workers == 1 or self.generation % ALL_EVERY == 0:
             self._process.kill()
             await self._process.wait()
             await self.start()
@@ -156,7 +161,10 @@ class Server:
     def _serving(self) -> dict[int, int]:
         """Return the process of each worker that serves, the newest."""
         found = {}
-        for line in self._log.read_text(errors="replace").splitlines():
+        with self._log.open("rb") as log:
+            log.seek(self._log_begins)
+            text = log.read().decode(errors="replace")
+        for line in text[: text.rfind("\n") + 1].splitlines():
             if '"event":"convene.workers"' in line and " serves (process " in line:
                 words = json.loads(line)["message"].split()
                 found[int(words[1])] = int(words[-1].rstrip(")"))

@@ -1,6 +1,6 @@
 """The background work of the books: life signs, what the dead left behind, retention, and rebuilding at start.
 
-    every third of a lease    leases of running requests are prolonged; leases of the dead end at what they reserved
+    every third of a lease    leases of running requests are prolonged; leases of the dead end at what the books say
     every few seconds         intents of dead writers become entries with status `unknown` (reliability 2.1, rule 1)
     every hour                entries older than the retention go; their sums stay
     at start                  counters that are empty are charged with what the ledger knows of the past
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from convene.serving.base import Principal
     from convene.serving.books import Books
     from convene.serving.terms import Terms
-    from convene.store.base_counters import Counters
+    from convene.store.base_counters import Counters, LocalCounters
     from convene.store.base_ledger import Ledger
 
 log = logging.getLogger("convene.bookkeeping")
@@ -76,8 +76,30 @@ class Bookkeeping:
         books = self._books
         if books.live:
             await books.counters.renew(list(books.live), books.terms.lease_us)
+        if books.counters.local is not None:
+            await self._end_overdue(books.counters.local)
+            return
         for lease in await books.counters.expire():
             log.warning("lease %s had no sign of life and ended at what it had reserved", lease)
+
+    async def _end_overdue(self, counters: LocalCounters) -> None:
+        """End the leases whose time is up at what the books say of them, so that both stay the same (goal A4).
+
+        Killed before its intent was written, a request never ran and owes nothing. One whose intent is open is left
+        until it ends or is entered as unknown: its process may live and only have been held up.
+        """
+        overdue = counters.overdue()
+        if not overdue:
+            return
+        ledger = self._books.ledger
+        under_way = {intent.id for intent in await ledger.open_intents()}  # first: what ends meanwhile is found below
+        for lease in overdue:
+            if lease in under_way or lease in self._books.live:
+                continue
+            found = await ledger.find(lease, Whose("all"))
+            used = next((used_of(entry) for entry in found if entry.id == lease), Amounts())
+            if counters.settle(lease, used) is not None:
+                log.warning("lease %s had no sign of life and ended at what the books say of it", lease)
 
     async def adopt_orphans(self) -> None:
         """Enter what the dead had begun: at what was reserved for it, as nobody knows better."""
@@ -105,6 +127,12 @@ async def _forever(name: str, work: Callable[[], Awaitable[None]], every_s: floa
             log.warning("%s: %s", name, fault.detail or fault.message)
         except Exception:  # a fault of our own must not end the books' care for good; it is logged whole
             log.exception("%s failed and will be tried again", name)
+
+
+def used_of(entry: Entry) -> Amounts:
+    """Return what an entry says was used, as counters count it."""
+    prompt, completion = entry.prompt_tokens, entry.completion_tokens
+    return Amounts(1, prompt + completion, prompt, completion, entry.images, entry.cost_micros)
 
 
 def entry_of_orphan(intent: Intent) -> Entry:
@@ -165,9 +193,8 @@ async def rebuild(counters: Counters, ledger: Ledger, now: float, known: PastLim
             if bucket.sums.cost_micros:
                 past.add(key_id, model, Amounts(micros=bucket.sums.cost_micros), min(_noon_us(day), now_us))
     async for entry in ledger.entries(Filter(whose=everybody, since_us=now_us - DAY_US)):
-        used = entry.prompt_tokens + entry.completion_tokens
-        amounts = Amounts(1, used, entry.prompt_tokens, entry.completion_tokens, entry.images)
-        past.add(entry.key_id, entry.model, amounts, entry.at_us)
+        # money was charged by the sums above
+        past.add(entry.key_id, entry.model, used_of(entry)._replace(micros=0), entry.at_us)
     for intent in await ledger.open_intents():
         past.add(intent.key_id, intent.model, intent.reserved._replace(slots=0), intent.at_us)
     await counters.replay(past.all())

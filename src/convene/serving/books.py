@@ -94,6 +94,7 @@ class Books:
         self.terms = terms
         self.live: dict[str, BookedLease] = {}
         self._local = counters.local
+        self.counted_last = self._local is not None and self._local.outlives
         self._allowances = allowances
         self.line = line
         self._settling: set[asyncio.Task[None]] = set()
@@ -249,6 +250,15 @@ class BookedLease:
         # The entry first: if the counters fail now, they are mended from the books, never the other way round.
         self._written = books.ledger.finish(_entry_of(ask, self, outcome, used, cost))
         actual = _amounts_of((1, prompt + completion, prompt, completion, outcome.images, cost, 0))
+        if books.counted_last:  # killed in between, the lease is found overdue, and the books know what it has used
+            self._written = written = asyncio.ensure_future(self._written)
+            written.add_done_callback(lambda _: self._count(actual))
+        else:
+            self._count(actual)
+
+    def _count(self, actual: Amounts) -> None:
+        """Move the counters to what was used."""
+        books, ask, outcome = self._books, self._ask, self._outcome
         try:
             grant = books.settle_counters(ask.id, actual)
         except StoreFault as fault:

@@ -31,6 +31,11 @@ __all__ = ["Counters", "LocalCounters", "Past"]
 class LocalCounters(Protocol):
     """Counters that answer at once, without waiting: in this process's memory or in a file of this host."""
 
+    @property
+    def outlives(self) -> bool:
+        """Whether they outlive this process. Then they are moved after the books, for a kill may come in between."""
+        ...
+
     def reserve(self, lease: str, limits: tuple[Limit, ...], amounts: Amounts, lease_us: int) -> Grant | Refusal:
         """Charge every limit `amounts[limit.unit]`, or none. A limit that is charged nothing refuses nothing.
 
@@ -64,6 +69,13 @@ class LocalCounters(Protocol):
 
     def expire(self) -> tuple[str, ...]:
         """End the leases whose time is up at what they reserved, give back their slots, and return their ids."""
+        ...
+
+    def overdue(self) -> tuple[str, ...]:
+        """Give back the slots of the leases whose time is up and return their ids; they can still be settled.
+
+        For whoever asks the books what became of them, and ends each at that.
+        """
         ...
 
     def levels(self, limits: tuple[Limit, ...]) -> Grant:

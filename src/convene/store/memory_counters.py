@@ -71,6 +71,8 @@ class _Lease(msgspec.Struct, gc=False):
 class LocalMemoryCounters:
     """`LocalCounters` over an injected clock. Not for several threads."""
 
+    outlives = False
+
     def __init__(self, clock: Clock) -> None:
         self._monotonic = clock.monotonic
         self._wall = clock.now
@@ -190,6 +192,13 @@ class LocalMemoryCounters:
         self._over.clear()
         self._sweep(now_us)
         return tuple(ended)
+
+    def overdue(self) -> tuple[str, ...]:
+        """See `LocalCounters.overdue`; also forgets some of the counters that mean nothing any more."""
+        now_us = self._present_us()
+        self._over = [lease for lease in self._over if (held := self._leases.get(lease)) is not None and held.over]
+        self._sweep(now_us)
+        return tuple(self._over)
 
     def levels(self, limits: tuple[Limit, ...]) -> Grant:
         """See `LocalCounters.levels`."""

@@ -108,6 +108,8 @@ class _Plan:
 class LocalSqliteCounters:
     """`LocalCounters` over one file. For one thread; `SqliteCounters` has the other face of it."""
 
+    outlives = True
+
     def __init__(
         self, connection: sqlite3.Connection, path: Path, clock: Clock, pause: Callable[[float], None]
     ) -> None:
@@ -179,6 +181,10 @@ class LocalSqliteCounters:
     def expire(self) -> tuple[str, ...]:
         """See `LocalCounters.expire`; also forgets some of the counters that mean nothing any more."""
         return self._run(self._expire)
+
+    def overdue(self) -> tuple[str, ...]:
+        """See `LocalCounters.overdue`; also forgets some of the counters that mean nothing any more."""
+        return self._run(self._overdue)
 
     def levels(self, limits: tuple[Limit, ...]) -> Grant:
         """See `LocalCounters.levels`."""
@@ -258,7 +264,7 @@ class LocalSqliteCounters:
         self._execute_many(update, [(ends_us, lease, now_us) for lease in leases])
         self._execute("UPDATE cells SET first = min(first, ?) WHERE id = 0", (ends_us,))
 
-    def _expire(self) -> tuple[str, ...]:
+    def _overdue(self) -> tuple[str, ...]:
         now_us = int(self._monotonic() * 1e6 + 0.5)
         self._sweep(now_us)
         [earliest_us, _], [over, _] = self._execute(
@@ -266,7 +272,11 @@ class LocalSqliteCounters:
         ).fetchall()
         if earliest_us <= now_us:
             over += self._retire(now_us)
-        if not over:
+        found = self._execute("SELECT lease FROM leases WHERE over").fetchall() if over else []
+        return tuple(lease for (lease,) in found)
+
+    def _expire(self) -> tuple[str, ...]:
+        if not self._overdue():
             return ()
         ended = self._execute("DELETE FROM leases WHERE over RETURNING lease").fetchall()
         self._execute("UPDATE cells SET first = 0 WHERE id = -1")

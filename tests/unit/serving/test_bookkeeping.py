@@ -82,13 +82,69 @@ async def test_leases_of_running_requests_are_prolonged_and_those_of_the_dead_en
     work = Bookkeeping(room.books)
     await room.books.reserve(room.ask(), Outcome(model="m"))
     await room.books.reserve(room.ask(), Outcome(model="m"))
-    del room.books.live["chatcmpl-2"]
+    del room.books.live["chatcmpl-2"], room.ledger.intents["chatcmpl-2"]
     for _ in range(3):
         room.clock.move(20)
         await work.prolong()
     assert "lease chatcmpl-2 had no sign of life" in caplog.text
     assert room.counters.local.settle("chatcmpl-1", Amounts()) is not None
     assert room.counters.local.settle("chatcmpl-2", Amounts()) is None
+
+
+async def die(room: Room, *, entered: bool, begun: bool = True) -> int:
+    """Begin a request of a process that dies; return what it had reserved, in money."""
+    lease = await room.books.reserve(room.ask(), outcome := Outcome(model="m"))
+    reserved = room.ledger.intents["chatcmpl-1"].reserved.micros
+    assert room.level("budget in total") == reserved > 0
+    if entered:
+        outcome.usage = Usage(90, 30)
+        room.books.counted_last = True
+        lease.settle()
+        await asyncio.sleep(0)  # its entry is being written; the counters would be next
+    else:
+        room.books.live.clear()
+    if not begun:
+        room.ledger.intents.clear()
+    room.clock.move(60)
+    return reserved
+
+
+async def test_a_kill_between_entry_and_counters_leaves_both_the_same(room: Room) -> None:
+    """A4: the lease is found overdue, and the books know what the request has used."""
+    reserved = await die(room, entered=True)
+    assert room.level("budget in total") == reserved
+    await Bookkeeping(room.books).prolong()
+    [entry] = room.ledger.entries_by_id.values()
+    assert room.level("budget in total") == entry.cost_micros < reserved
+
+
+async def test_a_kill_between_counters_and_intent_costs_nothing(room: Room) -> None:
+    """A4: no model was asked before the intent was written, and no entry will ever account for the reservation."""
+    await die(room, entered=False, begun=False)
+    await Bookkeeping(room.books).prolong()
+    assert room.level("budget in total") == 0
+
+
+async def test_the_lease_of_an_open_intent_waits_for_its_entry(room: Room) -> None:
+    reserved = await die(room, entered=False)
+    work = Bookkeeping(room.books)
+    await work.prolong()
+    assert room.counters.local.overdue() == ("chatcmpl-1",)
+    room.ledger.dead.add("chatcmpl-1")
+    await work.adopt_orphans()
+    await work.prolong()
+    [entry] = room.ledger.entries_by_id.values()
+    assert room.level("budget in total") == entry.cost_micros == reserved
+    assert room.counters.local.overdue() == ()
+
+
+async def test_a_request_that_outlasts_its_lease_because_all_stood_still_is_charged_what_it_used(room: Room) -> None:
+    lease = await room.books.reserve(room.ask(), outcome := Outcome(model="m"))
+    room.clock.move(3600)  # a machine that slept
+    await Bookkeeping(room.books).prolong()
+    outcome.usage = Usage(90, 30)
+    lease.settle()
+    assert room.level("budget in total") == outcome.cost_micros > 0
 
 
 async def test_retention_forgets_what_is_older_and_only_if_it_is_set(room: Room) -> None:

@@ -140,6 +140,22 @@ async def test_a_request_is_charged_its_estimate_and_settled_at_what_it_used(roo
     assert room.estimates.learned == [("k1", "m", 300, outcome.usage, 1)]
 
 
+async def test_counters_that_outlive_the_process_are_moved_when_the_entry_is_written(room: Room) -> None:
+    """A4: the other way round, a kill in between would leave a request as unknown that the counters know better."""
+    assert not room.books.counted_last
+    room.books.counted_last = True
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(), outcome)
+    reserved = room.level("budget in total")
+    outcome.usage = Usage(90, 30)
+    lease.settle()
+    assert room.level("budget in total") == reserved
+    await lease.written()
+    assert room.level("budget in total") == outcome.cost_micros < reserved
+    assert outcome.standing is not None
+    assert room.level("concurrent requests") == 0
+
+
 async def test_a_first_token_is_never_entered_as_later_than_the_end(room: Room) -> None:
     """A turn begins a moment before its lease, and a busy machine may make that moment long."""
     outcome = Outcome(model="m")
