@@ -81,7 +81,8 @@ class Server:
             self.port: int = probe.getsockname()[1]
         self.key = ""
         self.generation = 0
-        """Grows with every kill."""
+        """Grows before a kill, and again when the killed are gone: meanwhile they may still take a connection."""
+        self._kills = 0
         self._workers = workers
         self._log = folder / "log"
         self._process: asyncio.subprocess.Process | None = None
@@ -114,16 +115,19 @@ class Server:
         """Kill -9: the server, or one of its workers, which its parent replaces (later each time: so all, at times)."""
         assert self._process is not None
         self.generation += 1
-        if self._workers == 1 or self.generation % ALL_EVERY == 0:
+        self._kills += 1
+        if self._workers == 1 or self._kills % ALL_EVERY == 0:
             self._process.kill()
             await self._process.wait()
             await self.start()
+            self.generation += 1
             return
         before = self._serving()
         os.kill(before[chance.randrange(self._workers)], signal.SIGKILL)
         async with asyncio.timeout(WAIT_S):
             while self._serving() == before:  # noqa: ASYNC110 -- another process's log
                 await asyncio.sleep(LOOK_S)
+        self.generation += 1
 
     async def end(self) -> None:
         """Kill it for good."""
