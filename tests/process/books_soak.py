@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from process.books_soak_check import MODELS, PRICE, Fact, Tally, compare, entries_of, take_answer
+from process.books_soak_check import MODELS, PRICE, Fact, Tally, compare, entries_of, take_answer, truths
 from process.truth_upstream import TruthUpstream, prompt_of
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Server:
         self._kills = 0
         self._workers = workers
         self._log = folder / "log"
+        self.truth = folder / "truth.jsonl"
         self._process: asyncio.subprocess.Process | None = None
         self._log_begins = 0
         """Where in the log the running server begins."""
@@ -318,9 +319,13 @@ class Soak:
 
     async def _compare(self) -> None:
         tally, server = self.tally, self._server
-        code, output = await server.run("reconcile", "--json")
-        if code or json.loads(output)["open_intents"]:
+        known = truths(self.facts, self._upstream.attempts)
+        server.truth.write_text("".join(json.dumps(one) + "\n" for one in known))
+        code, output = await server.run("reconcile", "--json", "--upstream-truth", str(server.truth))
+        report = json.loads(output)
+        if code or report["open_intents"] or report["upstream"] != len(known):
             tally.wrong.append(f"reconcile: {output}")
+        tally.reconciled = report["upstream"]
         _, lines = await server.run("export", "--format", "jsonl")
         compare(self.facts, self._upstream.attempts, entries_of(lines), tally)
         tally.counter_micros = await self._counter()

@@ -69,6 +69,8 @@ class Tally:
     upstream_saw: int = 0
     upstream_attempts: int = 0
     entries: int = 0
+    reconciled: int = 0
+    """Requests that `convene reconcile` has compared with what the upstream says of them."""
     cost_micros: int = 0
     counter_micros: int = 0
     counter_after_restart: int = 0
@@ -258,6 +260,16 @@ def compare(
     tally.upstream_saw = len(attempts)
     tally.upstream_attempts = sum(map(len, attempts.values()))
     tally.cost_micros = sum(entry["cost_micros"] for entry in entries)
+
+
+def truths(facts: Sequence[Fact], attempts: Mapping[str, Sequence[Attempt]]) -> list[dict[str, Any]]:
+    """Return what the upstream says of the answers that were had whole, as `reconcile` reads it."""
+    ends = {fact.id: attempts[fact.id][-1] for fact in facts if fact.outcome == "whole" and fact.id in attempts}
+    return [
+        {"id": name, "prompt_tokens": end.prompt_tokens, "completion_tokens": end.tokens}
+        for name, end in ends.items()
+        if end.reported
+    ]
 
 
 def entries_of(lines: str) -> list[dict[str, Any]]:

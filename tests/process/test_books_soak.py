@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from process.books_soak_check import Fact, Tally, compare, cost_of, judge, take_answer, unchunked
+from process.books_soak_check import Fact, Tally, compare, cost_of, judge, take_answer, truths, unchunked
 from process.truth_upstream import Attempt, TruthUpstream, prompt_of
 
 REQUESTS = 260
@@ -42,6 +42,7 @@ async def test_after_aborts_faults_and_kills_books_counters_clients_and_upstream
     assert report["statuses"].keys() == {"ok", "client_left", "failed", "unknown"}
     assert report["aborted"] > REQUESTS // 20, "many left, and their entries were seen in time"
     assert report["entries"] >= report["upstream_saw"]
+    assert report["reconciled"] > REQUESTS // 5, "the reconciler has the upstream's figures and finds no difference"
     assert report["cost_micros"] == report["counter_micros"] == report["counter_after_restart"] > 0
 
 
@@ -136,6 +137,12 @@ def test_an_answer_without_entry_and_what_nobody_asked_are_found() -> None:
     tally = Tally()
     compare([], {"r2": [attempt_of()]}, [entry_of()], tally)
     assert len(tally.wrong) == 2
+
+
+def test_the_upstream_speaks_for_answers_that_were_had_whole_and_reported() -> None:
+    facts = [fact_of(), fact_of(id="r2", outcome="left"), fact_of(id="r3"), fact_of(id="r4")]
+    tried = {"r1": [attempt_of()], "r2": [attempt_of()], "r3": [attempt_of(reported=False)]}
+    assert truths(facts, tried) == [{"id": "r1", "prompt_tokens": 6, "completion_tokens": 20}]
 
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 9, 10, 16])
