@@ -81,7 +81,7 @@ class Server:
             self.port: int = probe.getsockname()[1]
         self.key = ""
         self.generation = 0
-        """Grows before a kill, and again when the killed are gone: meanwhile they may still take a connection."""
+        """Grows before a kill, and again when the killed are gone. While odd, they may still take a connection."""
         self._kills = 0
         self._workers = workers
         self._log = folder / "log"
@@ -117,18 +117,21 @@ class Server:
         assert self._process is not None
         self.generation += 1
         self._kills += 1
+        before = self._serving()
         if self._workers == 1 or self._kills % ALL_EVERY == 0:
             self._process.kill()
             await self._process.wait()
-            await self.start()
+            await gone(*before.values())  # workers end a moment after the first process
             self.generation += 1
+            await self.start()
             return
-        before = self._serving()
-        os.kill(before[chance.randrange(self._workers)], signal.SIGKILL)
+        victim = before[chance.randrange(self._workers)]
+        os.kill(victim, signal.SIGKILL)
+        await gone(victim)
+        self.generation += 1
         async with asyncio.timeout(WAIT_S):
             while self._serving() == before:  # noqa: ASYNC110 -- another process's log
                 await asyncio.sleep(LOOK_S)
-        self.generation += 1
 
     async def end(self) -> None:
         """Kill it for good."""
@@ -181,6 +184,20 @@ class Server:
         with contextlib.suppress(OSError, EOFError):
             return (await self.get("/readyz"))[0] == 200
         return False
+
+
+async def gone(*pids: int) -> None:
+    """Wait until none of these processes runs; what is left of one until its parent looks does not."""
+    async with asyncio.timeout(WAIT_S):
+        while any(map(runs, pids)):  # noqa: ASYNC110 -- other processes
+            await asyncio.sleep(LOOK_S / 10)
+
+
+def runs(pid: int) -> bool:
+    """Whether there is such a process."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0] != "Z"
+    return False
 
 
 class Soak:
@@ -270,7 +287,7 @@ class Soak:
         if take_answer(fact, bytes(received)):
             return
         fact.outcome = "left" if left else "cut"
-        fact.killed = self._server.generation != generation
+        fact.killed = self._server.generation != generation or generation % 2 == 1
         if left and not fact.killed:
             look = asyncio.get_running_loop().create_task(self._look(fact, generation, lag_s))
             self._looks.add(look)
@@ -331,7 +348,6 @@ class Soak:
         tally.counter_micros = await self._counter()
         total = (await server.get("/v1/usage"))[1]["cost"]["micros"]
         await server.end()
-        server.generation += 1
         await server.start()
         tally.counter_after_restart = await self._counter()
         said = {
