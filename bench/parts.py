@@ -142,6 +142,11 @@ class Gateway:
         self.process = process
         self.ready_s = ready_s
 
+    def cpu_s(self) -> float:
+        """Return the processor seconds used so far, all threads, in user and kernel."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def memory_mb(self) -> float:
         """Return the resident memory in MB."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -149,14 +154,16 @@ class Gateway:
 
 
 @contextlib.contextmanager
-def gateway(config: str, core: int = GATEWAY_CORE, env: Mapping[str, str] | None = None) -> Iterator[Gateway]:
-    """Run `convene serve` with this `convene.toml`; ready when `/readyz` is."""
+def gateway(
+    config: str, core: int = GATEWAY_CORE, env: Mapping[str, str] | None = None, *, books: bool = True
+) -> Iterator[Gateway]:
+    """Run `convene serve` with this `convene.toml`; ready when `/readyz` is. Without `books`: no limits, no ledger."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         file, log = Path(folder) / "convene.toml", Path(folder) / "log"
         file.write_text(config)
         settings = {"CONVENE_CONFIG": str(file), "CONVENE_DATA_DIR": folder, "PORT": str(port)} | dict(env or {})
-        command = [sys.executable, "-m", "convene", "serve"]
+        command = [sys.executable, *(["-m", "convene", "serve"] if books else [str(HERE / "bare.py")])]
         with pinned(command, core, settings, log) as process:
             ready_s = wait_http(f"http://127.0.0.1:{port}/readyz", process)
             found = re.search(r"Bearer ([A-Za-z0-9_.-]{16,})", log.read_text())

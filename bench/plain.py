@@ -24,46 +24,67 @@ from parts import (
 )
 
 CLIENTS = 16
-RATIO_BAR, ADDED_P99_MS_BAR, READY_S_BAR, MEMORY_MB_BAR = 0.22, 3.0, 1.0, 80.0
+BARE_BAR, WHOLE_BAR, BOOKS_US_BAR = 0.22, 0.16, 25.0
+ADDED_P99_MS_BAR, READY_S_BAR, MEMORY_MB_BAR = 3.0, 1.0, 80.0
 
 
 def measure(seconds: int = 6, rounds: int = 3) -> bool:
-    """Print the figures; return whether all bars hold. Rounds alternate, the median ratio counts."""
+    """Print the figures; return whether all bars hold. Rounds alternate, the median of the ratios counts.
+
+    `bare` is the gateway without limits and ledger, `whole` the program as it is; the difference of their processor
+    time a request is what limits and ledger cost.
+    """
     upstream, proxy = free_port(), free_port()
     with nginx(canned_config(upstream), LOAD_CORE, upstream):
         with gateway(upstream_config(upstream)) as convene:
             time.sleep(1)
             memory = convene.memory_mb()
             ready = convene.ready_s
-        ratios: list[float] = []
-        ours: list[dict[str, float]] = []
+        found: list[dict[str, float]] = []
         for turn in range(rounds):
             with nginx(proxy_config(proxy, upstream), GATEWAY_CORE, proxy):
                 wrk(f"http://127.0.0.1:{proxy}", "x", 1)
                 yardstick = wrk(f"http://127.0.0.1:{proxy}", "x", seconds)
-            with gateway(upstream_config(upstream)) as convene:
-                wrk(convene.base, convene.key, 1)
-                mine = wrk(convene.base, convene.key, seconds)
-                late = _added_p99_ms(upstream, convene.base, convene.key, mine["req_s"] / 2, seconds)
-            ratios.append(mine["req_s"] / yardstick["req_s"])
-            ours.append(mine | {"added_p99_ms": late})
-            say(
-                f"     round {turn + 1}: nginx {yardstick['req_s']:.0f}/s p99 {yardstick['p99_ms']:.2f} ms, "
-                f"convene {mine['req_s']:.0f}/s p99 {mine['p99_ms']:.2f} ms, errors {mine['errors']:.0f}"
+            bare = _load(upstream, seconds, books=False)
+            whole = _load(upstream, seconds, books=True)
+            found.append(
+                {
+                    "bare": bare["req_s"] / yardstick["req_s"],
+                    "whole": whole["req_s"] / yardstick["req_s"],
+                    "books_us": whole["cpu_us"] - bare["cpu_us"],
+                    "late_ms": whole["late_ms"],
+                    "errors": whole["errors"] + bare["errors"],
+                }
             )
-    late_ms = statistics.median(one["added_p99_ms"] for one in ours)
-    rate = statistics.median(one["req_s"] for one in ours)
-    errors = sum(one["errors"] for one in ours)
+            say(f"     round {turn + 1}: nginx {yardstick['req_s']:.0f}/s p99 {yardstick['p99_ms']:.2f} ms")
+            for name, one in (("bare", bare), ("whole", whole)):
+                say(f"       {name} {one['req_s']:.0f}/s p99 {one['p99_ms']:.2f} ms, {one['cpu_us']:.1f} us a request")
+
+    def median(name: str) -> float:
+        return statistics.median(one[name] for one in found)
+
     checks = [
-        result(
-            "plain requests / nginx proxy_pass", statistics.median(ratios), RATIO_BAR, unit="ratio", req_s=int(rate)
-        ),
-        result("added latency p99 at half load", late_ms, ADDED_P99_MS_BAR, unit="ms", most=True),
+        result("plain requests, bare / nginx proxy_pass", median("bare"), BARE_BAR, unit="ratio"),
+        result("plain requests, whole / nginx proxy_pass", median("whole"), WHOLE_BAR, unit="ratio"),
+        result("limits and ledger, CPU a request", median("books_us"), BOOKS_US_BAR, unit="us", most=True),
+        result("added latency p99 at half load, whole", median("late_ms"), ADDED_P99_MS_BAR, unit="ms", most=True),
         result("start to ready", ready, READY_S_BAR, unit="s", most=True),
         result("idle memory", memory, MEMORY_MB_BAR, unit="MB", most=True),
-        result("failed requests", errors, 0, unit="", most=True),
+        result("failed requests", sum(one["errors"] for one in found), 0, unit="", most=True),
     ]
     return all(checks)
+
+
+def _load(upstream: int, seconds: int, *, books: bool) -> dict[str, float]:
+    """Load one gateway; return wrk's figures, the processor time a request and, of the whole one, the added p99."""
+    with gateway(upstream_config(upstream), books=books) as convene:
+        wrk(convene.base, convene.key, 1)
+        before = convene.cpu_s()
+        mine = wrk(convene.base, convene.key, seconds)
+        mine["cpu_us"] = (convene.cpu_s() - before) / (mine["req_s"] * seconds) * 1e6
+        if books:
+            mine["late_ms"] = _added_p99_ms(upstream, convene.base, convene.key, mine["req_s"] / 2, seconds)
+        return mine
 
 
 def _added_p99_ms(upstream: int, base: str, key: str, rate: float, seconds: int) -> float:

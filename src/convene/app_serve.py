@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from convene.config import Config
     from convene.engine.base import EngineStatus, LocalEngine
     from convene.http.server import Server
+    from convene.serving.admission import Admission
 
 LOOK_S: Final = 0.5
 """How often the engines are looked at while they load."""
@@ -51,11 +52,14 @@ class Announced(Protocol):
         ...
 
 
-def serve(config: Config) -> int:
-    """Serve until a signal; return the exit code. Raises `ConveneError` for a store or a port that cannot be had."""
+def serve(config: Config, admission: Admission | None = None) -> int:
+    """Serve until a signal; return the exit code. Raises `ConveneError` for a store or a port that cannot be had.
+
+    `admission` stands in for limits and ledger, so that a benchmark can measure what they cost.
+    """
     logs.install(config.log_level, secrets_of(config))
     clock = SystemClock()
-    app = App(config, clock, _write_line)
+    app = App(config, clock, _write_line, admission=admission)
     for notice in config.notices:
         say(notice)
     edge = config.edge

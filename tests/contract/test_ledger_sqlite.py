@@ -215,6 +215,7 @@ async def test_checkpoints_keep_the_wal_short_and_lose_nothing(
 ) -> None:
     monkeypatch.setattr(sqlite_ledger, "CHECKPOINT_COMMITS", 10)
     monkeypatch.setattr(sqlite_sync, "RESTART_FRAMES", 100)
+    monkeypatch.setattr(sqlite_sync, "WAL_BYTES", 0)
     for number in range(0, 4000, 20):
         await asyncio.gather(*(books.ledger.finish(entry(number + one)) for one in range(20)))
     assert os.stat(f"{path}-wal").st_size < 2_000_000  # noqa: PTH116 -- some 9 MB without

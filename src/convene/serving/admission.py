@@ -48,7 +48,10 @@ class Lease(Protocol):
         ...
 
     async def written(self) -> None:
-        """Wait until what was settled is on the disk. Never raises for a store that fails: that is logged."""
+        """Wait until what was settled is on the disk; returns at once if it is not settled yet.
+
+        Never raises for a store that fails: that is logged.
+        """
         ...
 
 

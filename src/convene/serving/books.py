@@ -235,9 +235,9 @@ class BookedLease:
             self._close(_NOTHING, 0)
 
     async def written(self) -> None:
-        """Wait until the entry is on the disk."""
+        """Wait until the entry is on the disk; not for one whose tokens are still being counted (`Turn._settle`)."""
         if self._written is None:
-            raise RuntimeError("a lease is settled before anybody waits for its entry")
+            return
         try:
             await self._written
         except StoreFault as fault:

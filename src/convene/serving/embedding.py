@@ -67,6 +67,8 @@ class Embedder:
             raise
         finally:
             lease.settle()
+            if outcome.status == "failed":
+                await lease.written()
         await lease.written()
         return found
 

@@ -134,6 +134,8 @@ class Turn:
                 if pump is not None:
                     pump.cancel()
                 self._settle(lease)
+            if self.outcome.status == "failed":
+                await lease.written()
         await lease.written()
 
     async def answer(self) -> Fold | PlainAnswer:
@@ -164,6 +166,8 @@ class Turn:
             raise
         finally:
             self._settle(lease)
+            if outcome.status == "failed":
+                await lease.written()
         await lease.written()
         return answer
 

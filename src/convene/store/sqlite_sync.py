@@ -11,6 +11,9 @@ gives what FULL gives (goal B2), one for all commits before it. On the descripto
   place. If somebody deletes it by hand, its link count is 0, and that is an error.
 - A checkpoint syncs the WAL before it copies and the database before the WAL may be written over; what was synced here
   is therefore on the disk ever after, in one file or the other.
+- The WAL is filled with zeros up to the size at which it is started over, once, under the write lock: an fdatasync of a
+  file that grows waits for the file system's journal (3.8 ms at p99 here), one of a file that does not for the data
+  alone (0.13 ms). SQLite reads a WAL up to the last frame that fits its header, so what lies behind is nothing.
 - A failed fdatasync is never tried again: the kernel may have dropped what it could not write, and would then succeed.
 """
 
@@ -35,6 +38,9 @@ RESTART_FRAMES: Final = 2000
 """From this length (8 MiB) on a checkpoint makes writers wait until the WAL can be started over, some milliseconds."""
 READERS_S: Final = 0.02
 """How long it waits for readers of the old state then; else the next one tries."""
+WAL_BYTES: Final = RESTART_FRAMES * (4096 + 24) + 32
+FILL_S: Final = 1.0
+_ZEROS: Final = 1 << 20
 fdatasync: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)  # macOS has only the other
 
 
@@ -54,7 +60,7 @@ class WalSync:
         self._done = done
         self._sync = sync
         self._orders: SimpleQueue[bool | None] = SimpleQueue()
-        self._wal = os.open(f"{path}-wal", os.O_RDONLY | os.O_CLOEXEC)
+        self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._run, name="convene-store-sync", daemon=True)
         self._thread.start()
 
@@ -72,6 +78,7 @@ class WalSync:
 
     def _run(self) -> None:
         try:
+            self._fill()
             self._report(self._sync_folder)
             for checkpoint in iter(self._orders.get, None):
                 self._report(self._sync_wal)
@@ -93,6 +100,20 @@ class WalSync:
         if os.fstat(self._wal).st_nlink == 0:
             raise OSError(f"{self._path}-wal was deleted while it was in use")
         self._sync(self._wal)
+
+    def _fill(self) -> None:
+        """Give the WAL the size it will have anyway, while nobody can write to it; without it, all works as well."""
+        try:
+            with contextlib.closing(sqlite3.connect(self._path, timeout=FILL_S, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    size = os.fstat(self._wal).st_size
+                    while 0 < size < WAL_BYTES:
+                        size += os.pwrite(self._wal, bytes(min(_ZEROS, WAL_BYTES - size)), size)
+                finally:
+                    connection.execute("ROLLBACK")
+        except (sqlite3.Error, OSError) as error:
+            log.info("%s-wal grows as it goes: %s", self._path, error)
 
     def _sync_folder(self) -> None:
         """A file is not safe before its name is."""

@@ -110,7 +110,6 @@ class Books:
         self.settled.append(self._outcome)
 
     async def written(self) -> None:
-        assert self.settled
         await asyncio.sleep(0)
 
 
@@ -204,6 +203,28 @@ async def test_a_turn_that_breaks_off_is_settled_with_an_estimate_of_what_was_us
     (outcome,) = books.settled
     assert outcome.usage == Usage(6, tokens, estimated=True)
     assert outcome.finish == "upstream_malformed"
+
+
+async def test_the_books_are_on_the_disk_before_an_answer_or_a_fault_is_told() -> None:
+    class Slow(Books):
+        """Writes in its own time."""
+
+        done = False
+
+        async def written(self) -> None:
+            assert self.settled
+            for _ in range(5):
+                await asyncio.sleep(0)
+            self.done = True
+
+    for kind in (Told, AtOnce):
+        books = Slow()
+        await start(kind(*EVENTS), books).answer()
+        assert books.done
+        books = Slow()
+        with pytest.raises(Malformed):
+            await start(kind(TextDelta("abc"), Malformed("broke off")), books).answer()
+        assert books.done
 
 
 async def test_a_turn_that_fails_before_its_first_event_has_used_nothing() -> None:
