@@ -143,6 +143,8 @@ def judge(fact: Fact, attempts: Sequence[Attempt], entries: Sequence[Mapping[str
     wrong = rules[entry["status"]](fact, attempts, entry)
     if fact.outcome == "whole" and entry["status"] != "ok":
         wrong.append("its client had the last byte")
+    if fact.outcome == "error" and entry["status"] != "failed":
+        wrong.append("its client was told that it failed")
     if fact.entered_at and (late := lateness(fact, attempts)) > DUE_S + fact.lag_s:
         wrong.append(f"its entry was seen {late:.2f} s after its end")
     return [f"{fact.id} ({fact.model}, {fact.outcome}, {entry['status']}): {words}" for words in wrong]
