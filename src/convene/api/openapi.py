@@ -143,7 +143,7 @@ def _responses(route: Route) -> Json:
         statuses |= set(WITH_QUERY)
     if not route.open:
         statuses.add(503)
-    if "{" in route.path:
+    if route.may_miss:
         statuses.add(404)
     for status in sorted(statuses):
         answers[str(status)] = {"$ref": f"#/components/responses/{status}"}

@@ -71,10 +71,10 @@ class Query:
         return found or None
 
     def number(self, name: str, default: int, least: int, most: int) -> int:
-        """Return a whole number within bounds. Raises `BadRequest`."""
-        found = self.text(name)
-        if found is None:
+        """Return a whole number within bounds; the default only if there is none at all. Raises `BadRequest`."""
+        if name not in self._given:
             return default
+        found = self._given[name]
         if not (found.isascii() and found.isdigit() and len(found) <= len(str(most)) and least <= int(found) <= most):
             raise BadRequest(f"{name} must be a whole number from {least} to {most}.", param=name)
         return int(found)

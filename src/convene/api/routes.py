@@ -44,10 +44,17 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     or_gives: type | None = None
     """A second shape of the same answer, by what was asked."""
     streams: bool = False
+    names: bool = False
+    """Its query or body names something that may not exist; one in the path always may not."""
     repeatable: bool = False
     """Knows `Idempotency-Key`."""
     tag: str = "Chat"
     described: bool = True
+
+    @property
+    def may_miss(self) -> bool:
+        """Whether it may answer 404: something is named that may not exist."""
+        return self.names or "{" in self.path
 
 
 class Router:

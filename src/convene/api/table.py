@@ -157,6 +157,7 @@ def _usage(to: Endpoints) -> tuple[Route, ...]:
         summary="List every limit that binds the calling key, and what is left of it",
         query=usage.LIMITS_QUERY,
         gives=shapes_usage.LimitLevels,
+        names=True,
         tag="Usage",
     )
     return (*rows, limits)

@@ -83,6 +83,10 @@ def _admins(to: Endpoints) -> tuple[Route, ...]:
     )
 
 
+NAMING: Final = (shapes.KeyBody, shapes.AdminKeyBody, shapes.InvitationBody)
+"""Bodies that name a user or a team."""
+
+
 def _row(
     method: str,
     path: str,
@@ -102,6 +106,7 @@ def _row(
         query=query,
         tag="Keys",
         browser=True,
+        names=takes in NAMING,
     )
 
 

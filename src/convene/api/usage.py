@@ -113,11 +113,11 @@ class UsageReports:
 
     async def _report(self, call: Call, query: Query, view: View) -> None:
         by = cast("tuple[GroupBy, ...]", query.choices("group_by", GROUP_BY))
+        limit = query.number("limit", PAGE, 1, LIMIT_MAX)
         if not by:
             sums = await self._desk.total(call.caller, view)
             await call.reply_json(self._total(call, view, sums))
             return
-        limit = query.number("limit", PAGE, 1, LIMIT_MAX)
         after = _read_after(query.text("after", AFTER_MAX), len(by))
         buckets, has_more = await self._desk.groups(call.caller, view, by, limit, after)
         groups = UsageGroups(
