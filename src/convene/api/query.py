@@ -80,17 +80,19 @@ class Query:
         return int(found)
 
     def choice(self, name: str, default: str, choices: Sequence[str]) -> str:
-        """Return one of some words. Raises `BadRequest`."""
-        found = self.text(name)
-        if found is None:
+        """Return one of some words; the default only if there is none at all. Raises `BadRequest`."""
+        if name not in self._given:
             return default
+        found = self._given[name]
         if found not in choices:
             raise BadRequest(f"{name} must be one of: {', '.join(choices)}.", param=name)
         return found
 
     def choices(self, name: str, choices: Sequence[str]) -> tuple[str, ...]:
         """Return some words of several, joined by commas, each at most once; empty if absent. Raises `BadRequest`."""
-        found = tuple(part.strip() for part in (self.text(name) or "").split(",") if part.strip())
+        if name not in self._given:
+            return ()
+        found = tuple(part.strip() for part in (self.text(name) or "").split(","))
         if not set(found) <= set(choices) or len(set(found)) != len(found):
             message = f"{name} must be one or more of {', '.join(choices)}, joined by commas, each once."
             raise BadRequest(message, param=name)
