@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 SEES_ALL: Final = frozenset(
     {
-        *("app", "app_books", "app_metrics", "app_models", "app_serve", "app_channel", "app_worker", "app_workers"),
+        *(
+            "app",
+            "app_books",
+            "app_metrics",
+            "app_models",
+            "app_serve",
+            "app_tools",
+            "app_channel",
+            "app_worker",
+            "app_workers",
+        ),
         *("cli", "cli_doctor", "cli_keys", "cli_models", "cli_output", "cli_upkeep", "cli_usage", "__main__"),
         *("app_accounts", "cli_users"),
     }

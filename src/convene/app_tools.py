@@ -1,0 +1,45 @@
+"""The composition of server-side tools: which the configuration offers, for `app.py`.
+
+A part of the composition root. To add a tool, write it in `tools/` and add a line to `ToolRoom.open`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from convene.clock import Clock
+    from convene.config import Config
+    from convene.events import Noticed
+    from convene.http.base import Client
+    from convene.http.client import ClientOptions
+    from convene.tools.base import Tool, Toolbox
+
+
+class ToolRoom:
+    """All tools of one server, as one box with a life cycle."""
+
+    def __init__(self, boxes: Sequence[Toolbox]) -> None:
+        self._boxes = tuple(boxes)
+
+    @classmethod
+    def open(cls, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client]) -> Self:
+        """Build what is configured; `connect` makes the client of a configured host. Nothing is asked yet."""
+        del config, clock, connect
+        return cls(())
+
+    def start(self) -> None:
+        """Begin the background work, as looking up what MCP servers offer; returns at once."""
+
+    async def aclose(self) -> None:
+        """End the background work and drop the connections."""
+
+    def tools(self) -> Sequence[Tool]:
+        """Return what can be called now (`tools.base.Toolbox`)."""
+        return [tool for box in self._boxes for tool in box.tools()]
+
+    def notices(self) -> Sequence[Noticed]:
+        """Return what callers should know of tools that cannot be called now."""
+        return [notice for box in self._boxes for notice in box.notices()]
