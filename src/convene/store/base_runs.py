@@ -66,6 +66,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     status: RecordedStatus
     attempt: int = 1
     """How often it was begun."""
+    fence: int = 0
+    """Whose work it is: the fence of the hold that wrote it last, so that the books tell apart what each has used."""
     input: bytes = b""
     """What decides whether a repetition is the same step, as JSON."""
     output: bytes = b""
@@ -105,9 +107,10 @@ class Runs(Protocol):
         ...
 
     async def claim(self, dead_after_us: int, limit: int) -> Sequence[Run]:
-        """Take over running runs whose holder has shown no life for so long (or closed its store), oldest first.
+        """Take over running runs whose holder is dead, oldest first; of several that ask, one is given each.
 
-        Of several that ask, one is given each run; its fence has grown by one.
+        Dead is who has shown no life for so long, has closed its store, or was a process of this machine that is no
+        more, so that a restart after a kill need not wait (D4). The fence of what is returned has grown by one.
         """
         ...
 
