@@ -78,9 +78,13 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class UsageReported(msgspec.Struct, frozen=True):
-    """Tokens used by one generation; several of them add up."""
+    """Tokens used by one generation; several of them add up.
+
+    `replayed`: they were used, and entered into the books, before a crash.
+    """
 
     usage: Usage
+    replayed: bool = False
 
 
 class StepChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -117,6 +121,8 @@ class ToolRan(msgspec.Struct, frozen=True, kw_only=True):
     result: object = None
     status: Literal["done", "failed"] = "done"
     agent: dict[str, object] | None = None
+    replayed: bool = False
+    """It ran before a crash; for the books alone."""
 
 
 class Noticed(msgspec.Struct, frozen=True):

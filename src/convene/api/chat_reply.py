@@ -193,6 +193,7 @@ def step_of(step: StepChanged) -> JsonObject:
 def tool_of(ran: ToolRan) -> JsonObject:
     """Return an item of `executable_data` (decisions, shapes of the extras)."""
     fields: JsonObject = msgspec.structs.asdict(ran)
+    del fields["replayed"]
     if ran.agent is None:
         del fields["agent"]
     return fields
