@@ -294,16 +294,23 @@ class PlayedEngine:
 
 
 async def test_workers_see_an_engine_change_and_one_of_them_may_have_it_restarted(stage: Stage) -> None:
+    """Each is told from its order on: what comes before it serves counts, too."""
     stage.play("""
-note("first " + order["views"]["chat"]["address"]["base_url"])
-serve()
-if order["index"] == 0:
-    say("RestartEngine", mode="chat", reason="stuck")
-    wait_for("Restarted")
-    note("restarted")
-while (heard := hear()) is not None and heard["type"] != "Stop":
+def look(heard):
     if heard["type"] == "Seen":
         note(str(order["index"]) + " sees " + heard["view"]["address"]["base_url"])
+note("first " + order["views"]["chat"]["address"]["base_url"])
+with open(os.environ["NOTES"]) as notes:
+    while notes.read().count("first ") < order["count"]:
+        notes.seek(0)
+        time.sleep(0.01)
+say("Up")
+while (heard := hear()) is not None and heard["type"] != "Stop":
+    look(heard)
+    if heard["type"] == "Go" and order["index"] == 0:
+        say("RestartEngine", mode="chat", reason="stuck")
+    if heard["type"] == "Restarted":
+        note("restarted")
 """)
     engine = PlayedEngine()
     config = stage.config()
