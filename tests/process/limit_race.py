@@ -1,6 +1,6 @@
 """Several processes hammer the same counters, some are killed with -9, and a checker replays what they were told.
 
-    python tests/process/limit_race.py [--url sqlite] [--processes 8] [--attempts 1000000] [--kill-every 2]
+    python tests/process/limit_race.py [--url sqlite] [--processes 8] [--attempts 1000000] [--kill-every 5000]
 
 `make soak` runs it so: 0 units above the bound of any limit, and at least 99.5 % of every tight bound used (A1, A2).
 A URL is `sqlite` (a file in a folder of its own) or that of a Postgres or Redis; its counters must be empty.
@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from convene.store.base_counters import Counters
 
 USED_LEAST: Final = 0.995
-EXPIRE_EVERY_S: Final = 0.1
+LOOK_S: Final = 0.01
+EXPIRE_EVERY: Final = 10
+"""In looks at the lanes."""
 PATIENT_S: Final = 10.0
-KILLED_FROM: Final = 200 * RECORD.size
-"""Bytes in the log of a worker that may be killed."""
 
 
 async def open_counters(url: str) -> Counters:
@@ -120,12 +120,15 @@ class Worker:
         os.write(self._log, RECORD.pack(what, number, at_us))
 
 
-async def work(url: str, name: str, drawn: Iterator[Attempt], count: int, path: Path) -> None:
-    """Be one worker."""
+async def work(url: str, name: str, drawn: Iterator[Attempt], count: int, path: Path, *, doomed: bool) -> None:
+    """Be one worker; if doomed, one that does not end before it is killed, or whoever would kill it is gone."""
+    parent = os.getppid()
     counters = await open_counters(url)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         await Worker(counters, name, drawn, log).run(count)
+        while doomed and os.getppid() == parent:  # noqa: ASYNC110 - another process
+            await asyncio.sleep(LOOK_S)
     finally:
         os.close(log)
         await counters.aclose()
@@ -140,20 +143,24 @@ class _Lane:
         self._number = number
         self._folder = folder
         self._left = race.attempts // race.processes
+        self._source = random.Random(race.attempts + number)  # noqa: S311 - repeatable on purpose
         self.logs: list[Log] = []
         self._start()
 
     def _start(self) -> None:
         self._name = f"w{self._number}.{len(self.logs)}"
         self._path = self._folder / f"{self._name}.log"
+        self._killed_from = self._race.kill_every // 2 + self._source.randrange(self._race.kill_every)
+        # Each attempt is at least one record: what is left is enough to get there, however fast it goes.
+        self._doomed = self._killed_from <= self._left
         command = [sys.executable, __file__, "--worker", self._name, "--url", self._url, "--log", str(self._path)]
         command += ["--attempts", str(self._left), "--rate", str(self._race.rate)]
-        command += ["--window", str(self._race.window_us)]
+        command += ["--window", str(self._race.window_us), *(["--doomed"] if self._doomed else [])]
         self._process = subprocess.Popen(command)  # noqa: S603 - ourselves
 
-    def kill(self) -> None:
-        """Kill it with -9 and start a successor, unless it has ended by itself or has hardly begun."""
-        if self._process.poll() is not None or not self._path.exists() or self._path.stat().st_size < KILLED_FROM:
+    def kill_if_due(self) -> None:
+        """Kill it with -9 once it has said enough, and start a successor; by progress, as machines differ in speed."""
+        if not self._doomed or not self._path.exists() or self._path.stat().st_size < self._killed_from * RECORD.size:
             return
         self._process.kill()
         self._process.wait()
@@ -182,18 +189,18 @@ class _Lane:
 async def run(url: str, size: Race, folder: Path) -> Figures:
     """Run a race to its end and check it. `folder` is for the logs; `url` as of the program, opened by each process."""
     counters = await open_counters(url)
-    source = random.Random(size.attempts)  # noqa: S311 - repeatable on purpose
     gone: set[str] = set()
     lanes = [_Lane(url, size, number, folder) for number in range(size.processes)]
-    next_kill_s = time.monotonic() + size.kill_every_s
+    looks = 0
     try:
         while not all(lane.ended() for lane in lanes):
-            await asyncio.sleep(EXPIRE_EVERY_S)
-            with contextlib.suppress(StoreFault):  # the lock was held too long; the next call will do it
-                gone.update(await counters.expire())
-            if time.monotonic() >= next_kill_s:
-                next_kill_s += size.kill_every_s
-                source.choice(lanes).kill()
+            await asyncio.sleep(LOOK_S)
+            looks += 1
+            for lane in lanes:
+                lane.kill_if_due()
+            if looks % EXPIRE_EVERY == 0:
+                with contextlib.suppress(StoreFault):  # the lock was held too long; the next call will do it
+                    gone.update(await counters.expire())
         for lane in lanes:
             lane.read(killed=False)
         await asyncio.sleep(LEASE_US / 1e6)
@@ -219,15 +226,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--url", default="sqlite")
     parser.add_argument("--processes", type=int, default=8)
     parser.add_argument("--attempts", type=int, default=1_000_000, help="of all processes together")
-    parser.add_argument("--kill-every", type=float, default=2.0, metavar="SECONDS")
+    parser.add_argument("--kill-every", type=int, default=5_000, metavar="RECORDS", help="of a process, on average")
     parser.add_argument("--rate", type=int, default=300_000, help="tokens a minute of the tightest limit")
     parser.add_argument("--window", type=int, default=MINUTE_US, help=argparse.SUPPRESS)
     parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
     parser.add_argument("--log", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--doomed", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.worker:
         drawn = attempts(options.worker, options.rate, options.window)
-        asyncio.run(work(options.url, options.worker, drawn, options.attempts, Path(options.log)))
+        path = Path(options.log)
+        asyncio.run(work(options.url, options.worker, drawn, options.attempts, path, doomed=options.doomed))
         return 0
     size = Race(options.processes, options.attempts, options.kill_every, options.rate)
     with tempfile.TemporaryDirectory() as folder:

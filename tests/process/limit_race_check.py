@@ -76,8 +76,8 @@ class Race(NamedTuple):
     processes: int
     attempts: int
     """Of all processes together."""
-    kill_every_s: float
-    """One process, drawn by lot, is killed so often."""
+    kill_every: int
+    """A process is killed when it has logged so many records, give or take half, unless fewer attempts are left."""
     rate: int
     """Tokens in a window of the tightest subject; the others have two to four times as much."""
     window_us: int = MINUTE_US
