@@ -69,9 +69,9 @@ OAI-41 proved `finish_reason` is stop, length, tool_calls, content_filter or fun
 OAI-42 proved The three totals of `usage` are there after tool calls and cancelled streams too, and reasoning is in
     `completion_tokens_details.reasoning_tokens`.
 OAI-43 proved A cut-off is `length`, a filter is `content_filter`, and a refusal stands in `refusal`.
-OAI-44 4 Citations are `message.annotations: [{type:"url_citation", url_citation:{url,title,start_index,end_index}}]`,
-    or a delta of `annotations`; the indexes fit the final text.
-OAI-45 4 The text itself shows citations as numbered links.
+OAI-44 proved Citations are `message.annotations: [{type:"url_citation",
+    url_citation:{url,title,start_index,end_index}}]`, or a delta of `annotations`; the indexes fit the final text.
+OAI-45 proved The text itself shows citations as numbered links.
 OAI-46 proved Both `reasoning_content` and `reasoning` carry reasoning, whole and streamed.
 OAI-47 2 The reply of a reasoning model does contain its reasoning; in Responses as an item.
 OAI-48 proved No `<think>` is left in `content`.
