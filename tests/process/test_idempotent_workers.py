@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from convene.store.presence import DEAD_AFTER_US
 from process.test_serve import WAIT_S, Program, program
 from process.test_workers import TWO, lines_of, wait_until, workers_of
 
@@ -23,9 +24,9 @@ REPEATS = 100
 WORDS = " ".join(["word"] * 30)
 
 
-def ask(running: Program, key: str, words: str = WORDS, *, stream: bool = False) -> tuple[int, bytes, bool]:
+def ask(running: Program, key: str, *, model: str = "scripted-slow", stream: bool = False) -> tuple[int, bytes, bool]:
     """Post under an idempotency key on a connection of its own; give status, body and whether it is a replay."""
-    body = {"model": "scripted-slow", "messages": [{"role": "user", "content": words}], "stream": stream}
+    body = {"model": model, "messages": [{"role": "user", "content": WORDS}], "stream": stream}
     connection = http.client.HTTPConnection("127.0.0.1", running.port, timeout=WAIT_S)
     with closing(connection):
         headers = {"Authorization": f"Bearer {running.key}", "Idempotency-Key": key}
@@ -54,23 +55,33 @@ def test_a_hundred_repeats_over_two_workers_are_one_call_with_the_same_bytes(tmp
 
 @pytest.mark.req("OSDK-06")
 def test_the_claim_of_a_killed_process_is_void_and_a_kept_answer_is_not(tmp_path: Path) -> None:
-    """The repeat waits until the dead writer has been silent for 30 s: only then is it sure that nobody answers."""
-    with program(tmp_path, TWO) as running:
+    """The repeat waits until the dead writer has been silent long enough: only then is it sure that nobody answers."""
+    script = tmp_path / "script.json"
+    say(script, {"text": "word"}, {"pause_s": 3600})
+    with program(tmp_path, f'{TWO}file = "{script}"\n') as running:
         running.wait_ready()
         wait_until(lambda: len(workers_of(running)) == 2, "not all workers serve")
         kept = ask(running, "kept")
         with ThreadPoolExecutor(1) as pool:
-            lost = pool.submit(ask, running, "lost", "word " * 400, stream=True)
+            lost = pool.submit(ask, running, "lost", model="played", stream=True)
             wait_until(lambda: claims(tmp_path) == 2, "the second request has not claimed its key")
+            say(script, {"text": "word"})
             for pid in workers_of(running).values():
                 os.kill(pid, signal.SIGKILL)
             with pytest.raises((http.client.HTTPException, OSError)):
                 lost.result(WAIT_S)
-        wait_until(lambda: running.log.read_text().count(" serves (process ") == 4, "they do not come back")
-        assert ask(running, "kept") == (200, kept[1], True)
-        status, body, replayed = ask(running, "lost", "word " * 400, stream=True)
+            wait_until(lambda: running.log.read_text().count(" serves (process ") == 4, "they do not come back")
+            assert ask(running, "kept") == (200, kept[1], True)
+            again = pool.submit(ask, running, "lost", model="played", stream=True)
+            pass_the_time(tmp_path)
+            status, body, replayed = again.result(WAIT_S)
     assert (status, replayed) == (200, False)
     assert body.endswith(b"data: [DONE]\n\n")
+
+
+def say(script: Path, *steps: dict[str, object]) -> None:
+    """Let the model `played` of workers that start from now on take these steps."""
+    script.write_text(json.dumps({"models": [{"name": "played", "turns": [{"steps": steps}]}]}))
 
 
 def claims(folder: Path) -> int:
@@ -78,3 +89,14 @@ def claims(folder: Path) -> int:
     with closing(sqlite3.connect(f"file:{folder / 'data' / 'convene.db'}?mode=ro", uri=True)) as connection:
         [count] = connection.execute("SELECT count(*) FROM answers").fetchone()
         return int(count)
+
+
+def pass_the_time(folder: Path) -> None:
+    """Let the writer of the claim without an answer have been silent for so long that it is dead."""
+    with closing(sqlite3.connect(folder / "data" / "convene.db", timeout=WAIT_S)) as connection, connection:
+        aged = connection.execute(
+            "UPDATE writers SET seen_at_us = seen_at_us - ? "
+            "WHERE id IN (SELECT writer FROM answers WHERE status IS NULL)",
+            (DEAD_AFTER_US,),
+        )
+        assert aged.rowcount == 1
