@@ -260,7 +260,7 @@ while True:
 
 async def test_a_worker_that_is_still_starting_is_told_to_stop_at_once(stage: Stage) -> None:
     stage.play('note("starts")\nwait_for("Stop")\nnote("stops")\n')
-    async with running(stage.config()) as (supervisor, task):
+    async with running(stage.config(**{"edge.grace_s": "60"})) as (supervisor, task):
         await stage.wait_notes(2)
         supervisor._stop()
         await asyncio.wait_for(asyncio.shield(task), PATIENCE_S)
