@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
     Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
-QUICK = Timeouts(connect_s=2.0, pool_s=2.0, first_byte_s=0.3, between_bytes_s=0.3, total_s=5.0)
+PATIENT = Timeouts()
+QUICK = Timeouts(first_byte_s=0.3, between_bytes_s=0.3)
+"""For a host that stalls, of which a time-out is expected; every other may take as long as the machine does."""
+QUICK_AFTER = Timeouts(between_bytes_s=0.3)
+"""For one that stalls in mid-answer."""
+PATIENCE_S = 60.0
 SSE_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 TEXT = [Began("up", "host-model"), TextDelta("Hel")]
 
@@ -144,19 +149,19 @@ async def client() -> AsyncIterator[HttpClient]:
     await made.aclose()
 
 
-def model_at(client: HttpClient, *base_urls: str, retries: int = 0) -> OpenAIChat:
+def model_at(client: HttpClient, *base_urls: str, retries: int = 0, timeouts: Timeouts = PATIENT) -> OpenAIChat:
     clock = SystemClock()
     settings = OpenAISettings(
-        upstream="up", model="host-model", api_key="sk-secret-1234567890", timeouts=QUICK, retries=retries
+        upstream="up", model="host-model", api_key="sk-secret-1234567890", timeouts=timeouts, retries=retries
     )
     return OpenAIChat(client, Hosts(base_urls, (), clock), settings, Capabilities(), clock)
 
 
 async def run(model: OpenAIChat, *, stream: bool = True) -> tuple[list[Event], ConveneError | None]:
-    """Return the events and the fault, if any; 20 s is far above what any behaviour here takes."""
+    """Return the events and the fault, if any."""
     events: list[Event] = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             async for event in model.generate(ask(stream=stream)):
                 events.append(event)  # noqa: PERF401 - what came before the fault counts
     except ConveneError as fault:
@@ -198,7 +203,7 @@ BEFORE = [
 async def test_a_fault_before_the_first_event_is_one_fault_and_no_event(number: int, client: HttpClient) -> None:
     behaviour, kind = BEFORE[number]
     async with Host(behaviour) as host:
-        events, fault = await run(model_at(client, host.base_url))
+        events, fault = await run(model_at(client, host.base_url, timeouts=QUICK if kind is TimedOut else PATIENT))
         assert events == []
         assert type(fault) is kind
         assert host.base_url in fault.detail
@@ -226,7 +231,8 @@ async def test_a_fault_in_mid_answer_comes_after_the_events_and_is_never_tried_a
 ) -> None:
     behaviour, kind = AFTER[number]
     async with Host(behaviour) as host:
-        events, fault = await run(model_at(client, host.base_url, retries=2))
+        timeouts = QUICK_AFTER if kind is TimedOut else PATIENT
+        events, fault = await run(model_at(client, host.base_url, retries=2, timeouts=timeouts))
         assert events == TEXT
         assert type(fault) is kind
         assert host.requests == 1
@@ -285,7 +291,7 @@ async def test_closing_the_events_closes_the_hosts_connection_while_it_is_silent
         events: AsyncGenerator[Event] = model_at(client, host.base_url).generate(ask(stream=True))
         assert isinstance(await anext(events), Began)
         await events.aclose()
-        await asyncio.wait_for(host.gone.wait(), 5)
+        await asyncio.wait_for(host.gone.wait(), PATIENCE_S)
 
 
 @pytest.mark.req("OAI-35")
@@ -298,8 +304,8 @@ async def test_cancelling_a_wait_for_the_first_byte_closes_the_hosts_connection(
 
     async with Host(stall) as host:
         task = asyncio.create_task(run(model_at(client, host.base_url)))
-        await asyncio.wait_for(asked.wait(), 5)
+        await asyncio.wait_for(asked.wait(), PATIENCE_S)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.wait_for(host.gone.wait(), 5)
+        await asyncio.wait_for(host.gone.wait(), PATIENCE_S)
