@@ -323,7 +323,7 @@ async def test_a_body_drip_is_ended_with_408_and_the_task_with_it() -> None:
 )
 @on_both_loops
 async def test_what_is_too_much_is_refused_in_words_the_client_can_read(raw: bytes, status: bytes) -> None:
-    async with serving(App()) as server, connecting(server, limit=2**25) as client:
+    async with serving(App(), changed(linger_s=PATIENCE_S)) as server, connecting(server, limit=2**25) as client:
         with contextlib.suppress(OSError):  # the rest may not be taken any more
             await client.say(raw)
         answer = await client.hear_all()
@@ -334,7 +334,7 @@ async def test_what_is_too_much_is_refused_in_words_the_client_can_read(raw: byt
 @pytest.mark.req("ERR-07")
 @on_both_loops
 async def test_a_client_that_still_sends_its_large_body_can_read_the_413() -> None:
-    settings = changed(body_bytes_max=1000, linger_s=5.0)
+    settings = changed(body_bytes_max=1000, linger_s=PATIENCE_S)
     async with serving(App(), settings) as server, connecting(server, limit=2**25) as client:
         await client.say(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 8000000\r\n\r\n")
         await client.say(b"x" * 8_000_000)
