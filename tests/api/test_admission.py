@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from api.test_idempotency import Counter
 from convene.config import Limits, Model, Plan, Price
 from convene.store.base_ledger import Filter, Whose
 
@@ -109,15 +110,14 @@ async def test_a_model_without_a_price_tells_none(served: Served) -> None:
 
 async def test_requests_at_once_are_bounded_and_a_slot_is_free_again_when_one_ends(serve: Serve) -> None:
     async with serve(plans=plan(concurrent_requests=1)) as served:
-        slow = asyncio.create_task(served.chat(model="scripted-slow"))
-        books = served.app.books
-        assert books is not None
-        async with asyncio.timeout(5):
-            while not books.books.live:  # noqa: ASYNC110 -- a bounded wait for the other request
-                await asyncio.sleep(0)
+        counter = Counter(served)
+        counter.go_on.clear()
+        slow = asyncio.create_task(served.chat())
+        await counter.started.wait()
         answer = await served.chat()
         assert "1 concurrent requests" in refusal(answer)["message"]
         assert int(answer.headers["retry-after"]) >= 1
+        counter.go_on.set()
         assert (await slow).status_code == 200
         assert (await served.chat()).status_code == 200
 
