@@ -108,7 +108,7 @@ def free_port() -> int:
 
 def redis_answers(url: str) -> bool:
     """Whether a Redis answers PING there."""
-    client = redis.Redis.from_url(url, socket_timeout=2.0, socket_connect_timeout=2.0)
+    client = redis.Redis.from_url(url, socket_timeout=20.0, socket_connect_timeout=20.0)
     with contextlib.closing(client):
         try:
             return bool(client.ping())
@@ -184,7 +184,7 @@ def run_sql(url: str, sql: str) -> str:
     if program is None:
         do_without("psql is not installed")
     command = [program, url, "--no-psqlrc", "-v", "ON_ERROR_STOP=1", "-Atqc", sql]
-    environment = os.environ | {"PGCONNECT_TIMEOUT": "2", "PGOPTIONS": "-c client_min_messages=warning"}
+    environment = os.environ | {"PGCONNECT_TIMEOUT": "20", "PGOPTIONS": "-c client_min_messages=warning"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
     return done.stdout.strip()
 
