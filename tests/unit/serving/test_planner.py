@@ -6,8 +6,6 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-import pytest
-
 from convene.events import StepChanged
 from convene.messages import Message, ToolCall
 from convene.providers.base import Capabilities, Generation
@@ -145,7 +143,6 @@ def told(answers: Mapping[str, str]) -> Callable[[str, Generation], str]:
     return lambda name, _: answers.get(name, "as asked")
 
 
-@pytest.mark.req("CHAT-22")
 async def test_independent_steps_run_at_once_and_those_that_need_them_get_their_results() -> None:
     run = PlayedRun(told({"plan": TWO_THEN_ONE, "answer": "Rome."}), lambda call: f"result of {call.id}")
     assert await drive(run) == "stop"
