@@ -113,6 +113,10 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     choose_threshold: Annotated[float, About("Score from which a small model's tool is run", at_least=0, at_most=1)] = (
         0.20
     )
+    allow_after_untrusted: Annotated[
+        tuple[str, ...],
+        About("Tools that send data out and may run although strangers' text was read; * stands for any"),
+    ] = ()
 
 
 class Upstream(msgspec.Struct, frozen=True, kw_only=True):
