@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
+from convene.config_egress import EgressSettings, fault_of
 from convene.config_sources import (
     Given,
     Key,
@@ -44,6 +45,7 @@ __all__ = [
     "Config",
     "ConfigError",
     "Edge",
+    "EgressSettings",
     "Engine",
     "Idempotency",
     "Limits",
@@ -214,6 +216,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine = Engine()
     scripted: Scripted = Scripted()
     tools: Tools = Tools()
+    egress: EgressSettings = EgressSettings()
     limits: Limits = Limits()
     ledger: Books = Books()
     idempotency: Idempotency = Idempotency()
@@ -260,6 +263,7 @@ _SCHEMA = Schema(
         "engine": Engine,
         "scripted": Scripted,
         "tools": Tools,
+        "egress": EgressSettings,
         "limits": Limits,
         "ledger": Books,
         "idempotency": Idempotency,
@@ -320,7 +324,7 @@ def secrets_of(config: Config) -> tuple[str, ...]:
     found: list[Secret] = []
     for upstream in config.upstreams.values():
         found += (upstream.api_key, upstream.proxy, *upstream.headers.values())
-    found += (config.engine.hub_token, config.database_url, config.redis_url)
+    found += (config.egress.proxy, config.engine.hub_token, config.database_url, config.redis_url)
     return tuple(dict.fromkeys(secret.reveal() for secret in found if secret))
 
 
@@ -404,6 +408,7 @@ def _check(config: Config) -> None:
         raise _fault(config, ("public_url",), "must be an absolute http:// or https:// address")
     for name, upstream in config.upstreams.items():
         _check_upstream(config, name, upstream)
+    _check_egress(config)
     known = {*config.upstreams, *_BUILT_IN_UPSTREAMS}
     for name, model in config.models.items():
         for wanted in model.upstream:
@@ -424,6 +429,18 @@ def _check_terms(config: Config, name: str, model: Model) -> None:
         raise _fault(config, ("models", name, "price"), message)
 
 
+def _check_egress(config: Config) -> None:
+    setting, message = fault_of(config.egress)
+    if message:
+        raise _fault(config, ("egress", setting), message)
+    _check_proxy(config, ("egress",), config.egress.proxy)
+
+
+def _check_proxy(config: Config, at: Key, proxy: Secret) -> None:
+    if proxy and not re.fullmatch(r"https?://[^\s\\]+", proxy.reveal()):
+        raise _fault(config, (*at, "proxy"), "must be http://host:port")
+
+
 def _check_upstream(config: Config, name: str, upstream: Upstream) -> None:
     at = ("upstreams", name)
     if name in _BUILT_IN_UPSTREAMS:
@@ -437,8 +454,7 @@ def _check_upstream(config: Config, name: str, upstream: Upstream) -> None:
     if upstream.weights and (len(upstream.weights) != len(upstream.urls) or not sum(upstream.weights)):
         message = f"needs one number for each of base_urls ({len(upstream.urls)}), and not only zeros"
         raise _fault(config, (*at, "weights"), message)
-    if upstream.proxy and not re.fullmatch(r"https?://[^\s\\]+", upstream.proxy.reveal()):
-        raise _fault(config, (*at, "proxy"), "must be http://host:port")
+    _check_proxy(config, at, upstream.proxy)
 
 
 def _fault(config: Config, key: Key, message: str) -> ConfigError:

@@ -31,6 +31,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "engine": config.Engine,
     "scripted": config.Scripted,
     "tools": config.Tools,
+    "egress": config.EgressSettings,
     "limits": config.Limits,
     "ledger": config.Books,
     "upstreams": config.Upstream,

@@ -20,6 +20,7 @@ SEES_ALL: Final = frozenset(
         *(
             "app",
             "app_books",
+            "app_egress",
             "app_metrics",
             "app_models",
             "app_serve",

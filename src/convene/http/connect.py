@@ -20,7 +20,7 @@ from convene.http.client_head import encode_head
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from convene.http.client_route import Origin, Proxy
 
@@ -39,17 +39,23 @@ class Open(Protocol):
         ...
 
 
-async def open_connection(origin: Origin, tls: ssl.SSLContext | None, factory: Callable[[], asyncio.Protocol]) -> None:
-    """Connect to `origin` as `Open` says."""
+async def open_connection(
+    origin: Origin,
+    tls: ssl.SSLContext | None,
+    factory: Callable[[], asyncio.Protocol],
+    *,
+    addresses: Sequence[str] = (),
+) -> None:
+    """Connect to `origin` as `Open` says; with `addresses` to those and nowhere else, under the origin's own name."""
     via = origin.proxy or origin
     if tls is None:
         # A plain request goes to a proxy as it would to the origin, only with an absolute target.
-        await _dial(via.host, via.port, factory)
+        await _dial(via.host, via.port, factory, addresses)
         return
     loop = asyncio.get_running_loop()
     tunnel = _Tunnel(loop)
     try:
-        await _dial(via.host, via.port, lambda: tunnel)
+        await _dial(via.host, via.port, lambda: tunnel, addresses)
         if origin.proxy is not None:
             await tunnel.ask(origin, origin.proxy)
         protocol = factory()
@@ -63,14 +69,15 @@ async def open_connection(origin: Origin, tls: ssl.SSLContext | None, factory: C
         raise
 
 
-async def _dial(host: str, port: int, factory: Callable[[], asyncio.Protocol]) -> None:
-    """Try the addresses of `host` in turn; only the last may take all the time that is left.
+async def _dial(host: str, port: int, factory: Callable[[], asyncio.Protocol], addresses: Sequence[str] = ()) -> None:
+    """Try `addresses`, or else those of `host`, in turn; only the last may take all the time that is left.
 
     No race between them (RFC 8305): on Python 3.11 `create_connection(happy_eyeballs_delay=…)` leaves the winner's
     socket open when it is cancelled at the wrong moment (our cancel churn showed it), and uvloop has no such option.
     """
     loop = asyncio.get_running_loop()
-    addresses = [host] if _is_address(host) else await _resolve(host, port)
+    if not addresses:
+        addresses = [host] if _is_address(host) else await _resolve(host, port)
     for address in addresses[:-1]:
         try:
             async with asyncio.timeout(ATTEMPT_S):
