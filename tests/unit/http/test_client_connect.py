@@ -70,3 +70,11 @@ def test_the_last_address_s_failure_is_the_failure() -> None:
         Dialler(["10.0.0.1", "10.0.0.2"], refusing=("10.0.0.1", "10.0.0.2")).dial("name")
     with pytest.raises(socket.gaierror):
         Dialler([]).dial("name")
+
+
+def test_given_addresses_are_all_that_is_tried_and_nothing_is_looked_up() -> None:
+    loop = Dialler(["10.0.0.9"], refusing=("10.0.0.1",))
+    origin = Origin("http", "name", 80)
+    loop.run_until_complete(open_connection(origin, None, asyncio.Protocol, addresses=("10.0.0.1", "10.0.0.2")))
+    loop.close()
+    assert (loop.tried, loop.resolved) == (["10.0.0.1", "10.0.0.2"], [])
