@@ -23,6 +23,7 @@ import msgspec
 
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, fault_of
+from convene.config_runs import Runs, Sessions
 from convene.config_sources import (
     Given,
     Key,
@@ -52,8 +53,10 @@ __all__ = [
     "Model",
     "Plan",
     "Price",
+    "Runs",
     "Scripted",
     "Secret",
+    "Sessions",
     "Shown",
     "Tools",
     "Upstream",
@@ -220,6 +223,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits = Limits()
     ledger: Books = Books()
     idempotency: Idempotency = Idempotency()
+    runs: Runs = Runs()
+    sessions: Sessions = Sessions()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     models: dict[str, Model] = msgspec.field(default_factory=dict)
     plans: dict[str, Plan] = msgspec.field(default_factory=dict)

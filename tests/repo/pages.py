@@ -34,6 +34,8 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "egress": config.EgressSettings,
     "limits": config.Limits,
     "ledger": config.Books,
+    "runs": config.Runs,
+    "sessions": config.Sessions,
     "upstreams": config.Upstream,
     "models": config.Model,
     "plans": config.Plan,

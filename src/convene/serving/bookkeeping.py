@@ -1,12 +1,14 @@
 """The background work of the books: life signs, what the dead left behind, retention, and rebuilding at start.
 
     every third of a lease    leases of running requests are prolonged; leases of the dead end at what the books say
-    every few seconds         intents of dead writers become entries with status `unknown` (reliability 2.1, rule 1)
+    every few seconds         intents of dead writers become entries with status `unknown` (reliability 2.1, rule 1),
+                              those of agentic runs by whoever takes the run up, or at what its journal says
     every hour                entries older than the retention go; their sums stay
     at start                  counters that are empty are charged with what the ledger knows of the past
 
 A kill therefore leaves no phantom: what it had reserved is free again after a lease, and what it may have used is in
-the books, at the figure that was reserved for it and marked as estimated. Built and stopped by `app.py`.
+the books, at the figure that was reserved for it (a journaled run: what its rounds have used) and marked as estimated
+where nobody knows. Built and stopped by `app.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import asyncio
 import logging
 from datetime import date
 from operator import add
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from convene.errors import ConveneError, StoreFault
 from convene.limits.limit import DAY_US, Amounts
@@ -24,7 +26,7 @@ from convene.store.base_counters import Past
 from convene.store.base_ledger import Entry, Filter, Intent, Whose
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from convene.limits.limit import Limit
     from convene.serving.allowances import Allowances
@@ -46,13 +48,22 @@ PAGE: Final = 5_000
 _DAY_S: Final = 86_400
 
 
+class KnownKilled(Protocol):
+    """Knows what some of the killed have really used (`resume.py`)."""
+
+    async def entries(self, intents: Sequence[Intent]) -> Mapping[str, Entry | None]:
+        """Return the entries of those it knows; None for one that somebody else enters. Raises `StoreFault`."""
+        ...
+
+
 class Bookkeeping:
     """The tasks that keep one server's books in order."""
 
-    def __init__(self, books: Books, *, retention_days: int = 0) -> None:
-        """`retention_days`: forget entries older than that; 0 keeps them for ever."""
+    def __init__(self, books: Books, *, retention_days: int = 0, known: KnownKilled | None = None) -> None:
+        """`retention_days`: forget entries older than that; 0 keeps them for ever. `known`: who knows better."""
         self._books = books
         self._retention_days = retention_days
+        self._known = known
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -102,10 +113,18 @@ class Bookkeeping:
                 log.warning("lease %s had no sign of life and ended at what the books say of it", lease)
 
     async def adopt_orphans(self) -> None:
-        """Enter what the dead had begun: at what was reserved for it, as nobody knows better."""
-        for intent in await self._books.ledger.orphans(max(self._books.terms.lease_us, LIFE_US)):
-            await self._books.ledger.finish(entry_of_orphan(intent))
-            log.warning("request %s of a dead process is entered as unknown, at what it had reserved", intent.id)
+        """Enter what the dead had begun: at what was reserved for it, unless a journal knows better."""
+        intents = await self._books.ledger.orphans(max(self._books.terms.lease_us, LIFE_US))
+        known = {} if self._known is None or not intents else await self._known.entries(intents)
+        for intent in intents:
+            if intent.id not in known:
+                await self._books.ledger.finish(entry_of_orphan(intent))
+                log.warning("request %s of a dead process is entered as unknown, at what it had reserved", intent.id)
+                continue
+            entry = known[intent.id]
+            if entry is not None:
+                await self._books.ledger.finish(entry)
+                log.warning("request %s of a dead process is entered at what its journal says", intent.id)
 
     async def forget(self) -> None:
         """Delete entries older than the retention."""

@@ -302,6 +302,19 @@ class KeyRing:
         """Return the records of all keys, oldest first. Raises `StoreFault`."""
         return await self._keys.list_all()
 
+    async def holder(self, key_id: str) -> Principal | None:
+        """Return who is behind a key that is valid now, else None: for work that goes on without a request.
+
+        Raises `StoreFault`.
+        """
+        record = await self._keys.get(key_id)
+        if record is None:
+            return None
+        standing = await self._standing_of(record)
+        if _fault_of(record, standing, self._clock.now()):
+            return None
+        return _principal_of(record, standing, self._default_plan)
+
     async def principals(self) -> dict[str, Principal]:
         """Return who is behind every key, by its id; of revoked and expired ones too. Raises `StoreFault`."""
         found: dict[str, Principal] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,11 @@ from convene.store.memory_counters import MemoryCounters
 from convene.usage import Usage
 from fakes import FakeClock
 from unit.serving.test_books import DEAR, WHO, Room
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.store.base_ledger import Intent
 
 ALLOWED = Allowance(
     requests_per_day=1000, tokens_per_day=100_000, budget_per_day=10**6, budget_per_month=10**7, budget_total=10**8
@@ -263,3 +269,32 @@ def test_counters_that_are_not_fresh_are_left_alone() -> None:
         assert await rebuild(counters, room.ledger, NOW, known(room)) is None
 
     asyncio.run(scene())
+
+
+class Knower:
+    """Knows what some of the killed have used; of others that somebody else enters them."""
+
+    def __init__(self, known: dict[str, Entry | None]) -> None:
+        self.known = known
+        self.asked: list[list[str]] = []
+
+    async def entries(self, intents: Sequence[Intent]) -> dict[str, Entry | None]:
+        self.asked.append([intent.id for intent in intents])
+        return self.known
+
+
+async def test_orphans_are_entered_by_whoever_knows_better_or_left_to_another(room: Room) -> None:
+    for _ in range(3):
+        await room.books.reserve(room.ask(), Outcome())
+    room.ledger.dead = {"chatcmpl-1", "chatcmpl-2", "chatcmpl-3"}
+    knower = Knower({"chatcmpl-1": entry("chatcmpl-1", 1, 12), "chatcmpl-2": None})
+    keeping = Bookkeeping(room.books, known=knower)
+    await keeping.adopt_orphans()
+    found = room.ledger.entries_by_id
+    assert knower.asked == [["chatcmpl-1", "chatcmpl-2", "chatcmpl-3"]]
+    assert set(found) == {"chatcmpl-1", "chatcmpl-3"}
+    assert (found["chatcmpl-1"].prompt_tokens, found["chatcmpl-1"].status) == (12, "ok")
+    assert found["chatcmpl-3"].status == "unknown"
+    room.ledger.dead = set()
+    await keeping.adopt_orphans()
+    assert len(knower.asked) == 1, "nobody is asked about nothing"

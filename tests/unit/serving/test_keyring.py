@@ -531,3 +531,24 @@ async def test_a_change_of_a_key_counts_at_once_here(ring: KeyRing) -> None:
     for wrong in (KeyChange(name=" "), KeyChange(models=()), KeyChange(expires_at=1.0)):
         with pytest.raises(BadRequest):
             await ring.change(record.id, wrong)
+
+
+async def test_the_holder_of_a_key_is_known_by_its_id_while_the_key_is_valid(ring: KeyRing, clock: MovedClock) -> None:
+    text, record = await ring.create("lab", expires_at=clock.at + 10)
+    assert await ring.holder(record.id) == await ring.check(f"Bearer {text}")
+    assert await ring.holder("never made") is None
+    clock.at += 10
+    assert await ring.holder(record.id) is None, "expired"
+    _, other = await ring.create("other")
+    await ring.revoke(other.id)
+    assert await ring.holder(other.id) is None, "revoked"
+
+
+async def test_a_key_whose_user_is_disabled_has_no_holder(clock: MovedClock) -> None:
+    store = MemoryStore()
+    ring = KeyRing(store.keys, clock, store.accounts)
+    await store.accounts.add_user(User(id="u", name="U", email="u@x.test", role="member", created_at=1.0))
+    _, record = await ring.issue(KeyDraft(name="k", user_id="u"))
+    assert await ring.holder(record.id) is not None
+    await store.accounts.change_user("u", UserChange(disabled_at=2.0))
+    assert await ring.holder(record.id) is None
