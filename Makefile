@@ -15,7 +15,7 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 .venv/.default: requirements/default.txt pyproject.toml
-	@echo "Setting up .venv (about 40 MB to fetch, once) ..." >&2
+	@echo "Setting up .venv (about 50 MB to fetch, once) ..." >&2
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Convene needs Python 3.11 or newer; set PYTHON=/path/to/it" >&2; exit 1; }
 	@test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/default.txt

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from convene.app_search import SearchParts
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from convene.clock import Clock
     from convene.config import Config
@@ -21,20 +23,24 @@ if TYPE_CHECKING:
 class ToolRoom:
     """All tools of one server, as one box with a life cycle."""
 
-    def __init__(self, boxes: Sequence[Toolbox]) -> None:
+    def __init__(self, boxes: Sequence[Toolbox], close: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
+        """`close` ends what the boxes use."""
         self._boxes = tuple(boxes)
+        self._close = tuple(close)
 
     @classmethod
     def open(cls, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client]) -> Self:
         """Build what is configured; `connect` makes the client of a configured host. Nothing is asked yet."""
-        del config, clock, connect
-        return cls(())
+        search = SearchParts(config.search, clock, connect)
+        return cls((search.box,), (search.aclose,))
 
     def start(self) -> None:
         """Begin the background work, as looking up what MCP servers offer; returns at once."""
 
     async def aclose(self) -> None:
         """End the background work and drop the connections."""
+        for close in self._close:
+            await close()
 
     def tools(self) -> Sequence[Tool]:
         """Return what can be called now (`tools.base.Toolbox`)."""

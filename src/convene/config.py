@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import operator
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ import msgspec
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, fault_of
 from convene.config_runs import Runs, Sessions
+from convene.config_search import Brave, Metasearch, Search, Searxng, Tavily, search_faults
 from convene.config_sources import (
     Given,
     Key,
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Books",
+    "Brave",
     "ClientSettings",
     "Config",
     "ConfigError",
@@ -50,14 +53,18 @@ __all__ = [
     "Engine",
     "Idempotency",
     "Limits",
+    "Metasearch",
     "Model",
     "Plan",
     "Price",
     "Runs",
     "Scripted",
+    "Search",
+    "Searxng",
     "Secret",
     "Sessions",
     "Shown",
+    "Tavily",
     "Tools",
     "Upstream",
     "client_here",
@@ -220,6 +227,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     scripted: Scripted = Scripted()
     tools: Tools = Tools()
     egress: EgressSettings = EgressSettings()
+    search: Search = Search()
     limits: Limits = Limits()
     ledger: Books = Books()
     idempotency: Idempotency = Idempotency()
@@ -269,9 +277,16 @@ _SCHEMA = Schema(
         "scripted": Scripted,
         "tools": Tools,
         "egress": EgressSettings,
+        "search": Search,
+        "search.searxng": Searxng,
+        "search.brave": Brave,
+        "search.tavily": Tavily,
+        "search.metasearch": Metasearch,
         "limits": Limits,
         "ledger": Books,
         "idempotency": Idempotency,
+        "runs": Runs,
+        "sessions": Sessions,
     },
     {"upstreams": Upstream, "models": Model, "plans": Plan, "prices": Price},
 )
@@ -316,8 +331,9 @@ def describe(config: Config) -> Iterator[Shown]:
     for name, setting in settings_of(Config).items():
         yield _shown((name,), setting, getattr(config, name), config)
     for section, struct in _SCHEMA.sections.items():
+        values = operator.attrgetter(section)(config)
         for name, setting in settings_of(struct).items():
-            yield _shown((section, name), setting, getattr(getattr(config, section), name), config)
+            yield _shown((*section.split("."), name), setting, getattr(values, name), config)
     for table, struct in _SCHEMA.tables.items():
         for entry, value in getattr(config, table).items():
             for name, setting in settings_of(struct).items():
@@ -330,6 +346,7 @@ def secrets_of(config: Config) -> tuple[str, ...]:
     for upstream in config.upstreams.values():
         found += (upstream.api_key, upstream.proxy, *upstream.headers.values())
     found += (config.egress.proxy, config.engine.hub_token, config.database_url, config.redis_url)
+    found += config.search.secrets
     return tuple(dict.fromkeys(secret.reveal() for secret in found if secret))
 
 
@@ -372,15 +389,17 @@ def _build(given: Mapping[Key, Given], env: Mapping[str, str], cwd: Path, notice
     for key, one in given.items():
         value = convert(one.setting, one.raw, one.place)
         match key:
-            case (section, name):
-                sections[section][name] = value
+            case (*section, name) if ".".join(section) in sections:
+                sections[".".join(section)][name] = value
             case (table, entry, name):
                 tables[table].setdefault(entry, {})[name] = value
             case _:
                 top[key[0]] = value
     for name, fields in tables["models"].items():
         fields["model"] = fields.get("model") or name
-    top |= {name: _SCHEMA.sections[name](**fields) for name, fields in sections.items()}
+    for name in sorted(sections, key=lambda name: name.count("."), reverse=True):  # the inner ones first
+        outer, _, inner = name.rpartition(".")
+        (sections[outer] if outer else top)[inner] = _SCHEMA.sections[name](**sections[name])
     for table, entries in tables.items():
         top[table] = {name: _SCHEMA.tables[table](**fields) for name, fields in entries.items()}
     return Config(**top, sources={spell(key): one.place.source for key, one in given.items()}, notices=notices)
@@ -414,6 +433,7 @@ def _check(config: Config) -> None:
     for name, upstream in config.upstreams.items():
         _check_upstream(config, name, upstream)
     _check_egress(config)
+    _check_search(config)
     known = {*config.upstreams, *_BUILT_IN_UPSTREAMS}
     for name, model in config.models.items():
         for wanted in model.upstream:
@@ -444,6 +464,21 @@ def _check_egress(config: Config) -> None:
 def _check_proxy(config: Config, at: Key, proxy: Secret) -> None:
     if proxy and not re.fullmatch(r"https?://[^\s\\]+", proxy.reveal()):
         raise _fault(config, (*at, "proxy"), "must be http://host:port")
+
+
+def _check_search(config: Config) -> None:
+    search = config.search
+    for key, message in search_faults(search):
+        raise _fault(config, ("search", *key), message)
+    for name in ("searxng", "brave", "tavily"):
+        url: str = getattr(search, name).base_url
+        if url and not _is_web_root(url):
+            message = f"must be absolute, http:// or https://, without user, query or #, not {_without_user(url)}"
+            raise _fault(config, ("search", name, "base_url"), message)
+        _check_proxy(config, ("search", name), getattr(search, name).proxy)
+    proxy = search.metasearch.proxy.reveal()
+    if proxy and not re.fullmatch(r"(https?|socks5h?)://[^\s\\]+", proxy):
+        raise _fault(config, ("search", "metasearch", "proxy"), "must be http://host:port or socks5://host:port")
 
 
 def _check_upstream(config: Config, name: str, upstream: Upstream) -> None:

@@ -43,6 +43,7 @@ class Schema(msgspec.Struct, frozen=True):
 
     top: type[msgspec.Struct]
     sections: dict[str, type[msgspec.Struct]]
+    """By name; a section within a section has both names: `search.brave`."""
     tables: dict[str, type[msgspec.Struct]]
     """Sections with one entry per name: `[upstreams.NAME]`."""
 
@@ -51,8 +52,8 @@ class Schema(msgspec.Struct, frozen=True):
         match key:
             case (name,):
                 return settings_of(self.top).get(name)
-            case (section, name) if section in self.sections:
-                return settings_of(self.sections[section]).get(name)
+            case (*section, name) if ".".join(section) in self.sections:
+                return settings_of(self.sections[".".join(section)]).get(name)
             case (table, _, name) if table in self.tables:
                 return settings_of(self.tables[table]).get(name)
             case _:
@@ -61,7 +62,7 @@ class Schema(msgspec.Struct, frozen=True):
     def unknown(self, source: str, key: Key) -> ConfigError:
         """Return the error for a key that names no setting, with the nearest one that exists."""
         known = [spell((name,)) for name in settings_of(self.top)]
-        known += [spell((section, name)) for section, struct in self.sections.items() for name in settings_of(struct)]
+        known += [f"{section}.{name}" for section, struct in self.sections.items() for name in settings_of(struct)]
         known += [*self.sections, *self.tables]
         if key[0] in self.tables and len(key) > 1:
             known += [spell((*key[:2], name)) for name in settings_of(self.tables[key[0]])]
@@ -70,9 +71,12 @@ class Schema(msgspec.Struct, frozen=True):
         hint = f"did you mean {near[0]}?" if near else "`convene check-config` lists every key."
         return ConfigError(f"{source}: unknown key {spell(key)}; {hint}", param=spell(key))
 
-    def depth(self, section: str) -> int:
-        """Return how many parts the keys have that begin with `section`."""
-        return 2 if section in self.sections else 3 if section in self.tables else 1
+    def depth(self, key: Key) -> int:
+        """Return how many parts the keys have that begin with `key`, which has at least one."""
+        if key[0] in self.tables:
+            return 3
+        inner = next((length for length in (2, 1) if ".".join(key[:length]) in self.sections), 0)
+        return inner + 1
 
 
 def spell(key: Key) -> str:
@@ -186,7 +190,7 @@ def _without_comment(line: str) -> str:
 
 def _leaves(key: Key, value: object, schema: Schema, source: str) -> Iterator[tuple[Key, object]]:
     """Yield every value of a TOML document with its key; tables that are values themselves stay whole."""
-    depth = schema.depth(key[0]) if key else 3
+    depth = schema.depth(key) if key else 3
     if len(key) == depth:
         yield key, value
     elif isinstance(value, dict) and (value or not key):
@@ -194,7 +198,7 @@ def _leaves(key: Key, value: object, schema: Schema, source: str) -> Iterator[tu
             yield from _leaves((*key, name), inner, schema, source)
     elif not isinstance(value, dict):
         raise ConfigError(f"{source}: {spell(key)} must be a table, as in [{spell(key)}]", param=spell(key))
-    elif len(key) == 2:  # noqa: PLR2004 -- an entry such as [upstreams.x], where nothing said is a slip
+    elif len(key) == 2 and key[0] in schema.tables:  # noqa: PLR2004 -- [upstreams.x], where nothing said is a slip
         raise ConfigError(f"{source}: [{spell(key)}] is empty", param=spell(key))
 
 
@@ -205,7 +209,8 @@ def _key_of_variable(variable: str, schema: Schema, entries: set[Key]) -> Key:
         return (word,)
     section, _, field = word.partition("_")
     if section in schema.sections:
-        return (section, field)
+        inner, _, rest = field.partition("_")
+        return (section, inner, rest) if f"{section}.{inner}" in schema.sections else (section, field)
     for name in sorted(settings_of(schema.tables[section]), key=len, reverse=True) if section in schema.tables else ():
         entry = field.removesuffix(f"_{name}")
         if entry not in ("", field):

@@ -23,6 +23,7 @@ SEES_ALL: Final = frozenset(
             "app_egress",
             "app_metrics",
             "app_models",
+            "app_search",
             "app_serve",
             "app_tools",
             "app_channel",

@@ -312,7 +312,8 @@ def check_command(words: list[str]) -> None:
 def test_every_variable_that_a_page_names_is_a_setting_or_a_clients() -> None:
     settings = {f"CONVENE_{name.upper()}" for name in names_of("")}
     entries = {"UPSTREAMS_GPU": "upstreams", "MODELS_ASI1": "models"}
-    entries |= {section.upper(): section for section in ("edge", "engine", "scripted", "tools")}
+    entries |= {section.upper(): section for section in ("edge", "engine", "scripted", "tools", "search")}
+    entries["SEARCH_BRAVE"] = "search.brave"
     settings |= {f"CONVENE_{entry}_{name.upper()}" for entry, section in entries.items() for name in names_of(section)}
 
     for name, text in pages.pages().items():
@@ -323,7 +324,7 @@ def test_every_variable_that_a_page_names_is_a_setting_or_a_clients() -> None:
 
 def test_every_setting_that_the_prose_names_exists() -> None:
     for name, text in pages.pages().items():
-        for section, setting in re.findall(r"`(edge|engine|scripted|tools)\.(\w+)", text):
+        for section, setting in re.findall(r"`(edge|engine|scripted|tools|search)\.(\w+)", text):
             if f"{section}.{setting}" == "tools.md":
                 continue
             assert setting in names_of(section), f"{name}: {section}.{setting}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 
@@ -74,12 +75,18 @@ def test_every_setting_is_declared_with_a_help_text(tmp_path: Path) -> None:
     text += "[plans.p]\nrequests_per_day = 1\n[prices.q]\ninput = 1\n"
     lines = list(describe(load({}, HOME, with_file(tmp_path, text))))
     config = load({}, HOME, tmp_path)
-    sections = [value for value in msgspec.structs.asdict(config).values() if isinstance(value, msgspec.Struct)]
+    sections = nested(config)
     entries = (config.upstreams["a"], config.models["m"], config.plans["p"], config.prices["q"])
+    sections += [value for one in sections for value in nested(one)]
     fields = sum(len(one.__struct_fields__) for one in (config, *sections, *entries))
     not_settings = {"upstreams", "models", "plans", "prices", "sources", "notices"}
     assert len(lines) == fields - len(sections) - len(not_settings)
     assert all(one.help for one in lines)
+
+
+def nested(struct: msgspec.Struct) -> list[msgspec.Struct]:
+    """Return the sections right within."""
+    return [value for value in msgspec.structs.asdict(struct).values() if isinstance(value, msgspec.Struct)]
 
 
 # Which source wins.
@@ -104,9 +111,7 @@ def test_flag_beats_environment_beats_dotenv_beats_file_beats_default(tmp_path: 
 def test_every_plain_setting_has_an_environment_variable(tmp_path: Path) -> None:
     for one in describe(load({}, HOME, tmp_path)):
         variable = "CONVENE_" + one.key.replace(".", "_").upper()
-        value = one.value.split(" ")[0].removeprefix("[").removesuffix("]")
-        value = "" if value == "''" else value  # a secret that is not set
-        config = load({}, HOME | {variable: value}, tmp_path)
+        config = load({}, HOME | {variable: as_typed(one.value)}, tmp_path)
         assert config.notices == ()
         assert sources(config)[one.key] == (one.value, f"environment {variable}")
 
@@ -114,8 +119,14 @@ def test_every_plain_setting_has_an_environment_variable(tmp_path: Path) -> None
 @pytest.mark.req("OPS-22")
 def test_every_plain_setting_has_a_flag(tmp_path: Path) -> None:
     for one in describe(load({}, HOME, tmp_path)):
-        value = one.value.split(" ")[0].removeprefix("[").removesuffix("]").strip("'")
-        assert sources(load({one.key: value}, HOME, tmp_path))[one.key][1].startswith("flag --")
+        assert sources(load({one.key: as_typed(one.value)}, HOME, tmp_path))[one.key][1].startswith("flag --")
+
+
+def as_typed(shown: str) -> str:
+    """Return a value as people type it that `describe` shows with its unit, as JSON, or as a secret that is not set."""
+    if shown.startswith("["):
+        return ",".join(json.loads(shown))
+    return "" if shown == "''" else shown.partition(" ")[0]
 
 
 def test_the_port_that_hosting_platforms_name_counts_less_than_ours(tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ PAGES: Final = (
     Page("usage", "Use", "What was used: sums, groups, single requests, exports, checks."),
     Page("agentic", "Use", "The fields ASI:One adds, their shapes, and what this version does with them."),
     Page("runs", "Use", "Agentic turns while they go on, after a lost connection, after a crash; sessions."),
+    Page("web-search", "Use", "Searching the web for an answer: what to send, which engines, what leaves."),
     Page("errors", "Use", "Statuses, codes, what to repeat and what not."),
     Page("idempotency", "Use", "Sending a request again without running it twice."),
     Page("running", "Run", "Starting and stopping, health, logs, keys, a proxy in front."),
