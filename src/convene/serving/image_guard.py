@@ -40,8 +40,9 @@ _LOADING: Final = frozenset(
     )
 )
 """Tags that load something, or change how what follows is read, without any attribute."""
-_OPENING: Final = re.compile(r"(`{3,})[^`\n]{0,200}\n|(~{3,})[^\n]{0,200}\n")
-_OPENING_BEGUN: Final = re.compile(r"(?:`{1,2}|`{3,}[^`\n]{0,200}|~{1,2}|~{3,}[^\n]{0,200})\Z")
+_OPENING: Final = re.compile(r"(`{3,})[^`|\n]{0,200}\n|(~{3,})[^|\n]{0,200}\n")
+"""A fence without a bar in its line, which some take for a row of a table."""
+_OPENING_BEGUN: Final = re.compile(r"(?:`{1,2}|`{3,}[^`|\n]{0,200}|~{1,2}|~{3,}[^|\n]{0,200})\Z")
 _CLOSING: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*(?:\n|\Z)")
 _CLOSING_BEGUN: Final = re.compile(r" {0,3}(?:`*|~*)[ \t]*\Z")
 _SPAN_MAX: Final = 200
