@@ -126,6 +126,8 @@ class Searx:
     sent: list[dict[str, str]] = field(default_factory=list)
     """The headers of each search, in small letters."""
     visited: list[str] = field(default_factory=list)
+    arrived: threading.Event = field(default_factory=threading.Event)
+    """Set by each search that comes in."""
     over: threading.Event = field(default_factory=threading.Event)
 
     def url(self, path: str) -> str:
@@ -204,6 +206,7 @@ class _Answer(BaseHTTPRequestHandler):
         searx = self.searx
         searx.asked.append(asked)
         searx.sent.append({name.lower(): value for name, value in self.headers.items()})
+        searx.arrived.set()
         if searx.silent:
             searx.over.wait()
         form = asked.get("format", "html")

@@ -5,6 +5,7 @@ Every check is a function of the configuration and changes nothing. Not here: me
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import importlib.metadata
 import os
@@ -22,18 +23,23 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from convene.app_search import SearchParts
 from convene.cli_models import folder_of
 from convene.cli_output import Stop, Verb, configured, json_option, put, put_json, readable_bytes
+from convene.clock import SystemClock
 from convene.engine.base import EngineFault
 from convene.engine.catalogue import EMBEDDING_MODEL, find_built_in
+from convene.http.client import HttpClient
 from convene.store.base import StoreFault
 from convene.store.migrations import STEPS
 from convene.store.sqlite_file import examine
+from convene.tools.search_base import EngineFailed, Query
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from convene.config import Config, Upstream
+    from convene.config import Config, Search, Upstream
+    from convene.tools.search_base import SearchEngine
 
 State = Literal["ok", "warn", "fail"]
 
@@ -88,6 +94,7 @@ def examine_all(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         for url in upstream.urls:
             yield examine_upstream(name, url, upstream)
+    yield from asyncio.run(examine_search(config.search))
 
 
 def examine_python() -> Finding:
@@ -235,6 +242,36 @@ def examine_upstream(name: str, url: str, upstream: Upstream) -> Finding:
         reason = getattr(error, "reason", error)
         step = f"is it running, and upstreams.{name}.base_url right? requests to it will fail until it is"
         return Finding(title, "warn", f"{url}: {reason}", step)
+
+
+async def examine_search(settings: Search) -> list[Finding]:
+    """Ask every engine of the web search one real question, all at the same time."""
+    parts = SearchParts(settings, SystemClock(), HttpClient)
+    if not parts.engines:
+        return [Finding("search", "ok", "switched off (search.enabled)")]
+    try:
+        return list(await asyncio.gather(*(_examine_engine(one, settings) for one in parts.engines)))
+    finally:
+        await parts.aclose()
+
+
+async def _examine_engine(engine: SearchEngine, settings: Search) -> Finding:
+    title = f"search {engine.name}"
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            hits = await engine.search(Query(text="wikipedia", count=1), settings.timeout_s)
+    except TimeoutError:
+        reason = f"no answer within {settings.timeout_s:g} s"
+    except EngineFailed as error:
+        reason = error.reason
+    else:
+        if hits:
+            return Finding(title, "ok", f"answers, {len(hits)} results")
+        reason = "answers, but finds nothing"
+    step = "is it reachable from here? set up another one, or search.enabled = false"
+    if engine.name != "metasearch":
+        step = f"mend search.{engine.name}; its page says how: web-search"
+    return Finding(title, "warn", reason, step)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

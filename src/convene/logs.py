@@ -30,6 +30,8 @@ STARS = "***"
 SECRET_LENGTH_MIN = 6
 """Shorter configured values are not searched for: they would star ordinary words."""
 STDERR: Final = 2
+TALKATIVE: Final = ("ddgs", "primp")
+"""Packages whose warnings may have in them what callers asked."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -94,8 +96,19 @@ class Output(logging.Handler):
             self.handleError(record)
 
 
+def may_be_written(record: logging.LogRecord) -> bool:
+    """Whether a record may be written: ours, and what other packages warn of.
+
+    The library that searches (0019) tells each address it asks, with the words that were searched for, at level info.
+    """
+    if record.name.partition(".")[0] == "convene":
+        return True
+    return record.levelno >= (logging.ERROR if record.name.startswith(TALKATIVE) else logging.WARNING)
+
+
 def install(level: str, secrets: Iterable[str], output: Output | None = None) -> None:
     """Send everything at or above `level` to standard error as JSON lines; replaces what was installed before."""
     handler = output if output is not None else logging.StreamHandler()
     handler.setFormatter(JsonLines(secrets))
+    handler.addFilter(may_be_written)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import convene
+from searx_double import Page, serving_searx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -153,8 +154,9 @@ def test_without_a_server_the_next_step_is_said(tmp_path: Path) -> None:
 # doctor.
 
 
-def findings(home: Path, *words: str, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
-    asked = run(home, "doctor", "--json", *words, **variables)
+def findings(home: Path, *words: str, search: bool = False, **variables: str) -> tuple[int, dict[str, dict[str, str]]]:
+    """Ask the doctor. Without `search` no engine is asked: the one that needs no settings is out in the world."""
+    asked = run(home, "doctor", "--json", *words, CONVENE_SEARCH_ENABLED=str(search), **variables)
     return asked.returncode, {one["name"]: one for one in json.loads(asked.stdout)}
 
 
@@ -162,7 +164,9 @@ def test_doctor_finds_a_fresh_machine_well_and_changes_nothing(tmp_path: Path) -
     code, found = findings(tmp_path, "--port", str(free_port()))
     assert code == 0
     assert {one["state"] for one in found.values()} <= {"ok", "warn"}
-    assert {"python", "machine", "disk", "engine", "weights", "port", "data folder", "key store"} == set(found)
+    assert {"python", "machine", "disk", "engine", "weights", "port", "data folder", "key store", "search"} == set(
+        found
+    )
     assert "convene models pull" in found["weights"]["next_step"]
     assert list(tmp_path.iterdir()) == []
 
@@ -186,7 +190,7 @@ def test_doctor_names_what_is_wrong_and_the_next_step(host: Host, tmp_path: Path
     assert all(one["next_step"] for one in found.values() if one["state"] != "ok")
     assert "upstreams.up.api_key" in found["upstream up"]["next_step"]
     assert "engine" not in found
-    text = run(tmp_path, "doctor")
+    text = run(tmp_path, "doctor", CONVENE_SEARCH_ENABLED="false")
     assert "FAIL  port" in text.stdout
     assert "hush" not in text.stdout + text.stderr
 
@@ -201,6 +205,33 @@ def test_doctor_is_content_with_an_upstream_that_answers_and_follows_no_redirect
     _, found = findings(tmp_path, "--set", "engine.enabled=false", *settings)
     assert "302" in found["upstream up"]["found"]
     assert len(host.seen) == 2
+
+
+def test_doctor_asks_each_search_engine_a_real_question_and_names_the_next_step(tmp_path: Path) -> None:
+    with serving_searx([Page("/pages/w", "About Wikipedia", ("Wikipedia is an encyclopedia.",))]) as searx:
+        (tmp_path / "convene.toml").write_text(
+            f'port = 0\n[engine]\nenabled = false\n[search]\nengines = ["searxng", "tavily"]\n'
+            f'[search.searxng]\nbase_url = "{searx.base_url}"\n'
+            f'[search.tavily]\napi_key = "tvly-hush"\nbase_url = "http://127.0.0.1:{free_port()}"\n'
+        )
+        code, found = findings(tmp_path, search=True)
+        assert code == 0
+        assert found["search searxng"] | {"next_step": ""} == {
+            "name": "search searxng",
+            "state": "ok",
+            "found": "answers, 1 results",
+            "next_step": "",
+        }
+        assert found["search tavily"]["state"] == "warn"
+        assert "ConnectFailed" in found["search tavily"]["found"]
+        assert "search.tavily" in found["search tavily"]["next_step"]
+        assert len(searx.asked) == 1
+
+        searx.formats = ("html",)
+        _, found = findings(tmp_path, search=True)
+        assert "the format json" in found["search searxng"]["found"]
+        text = run(tmp_path, "doctor")
+    assert "hush" not in text.stdout + text.stderr
 
 
 def test_doctor_refuses_to_hope_for_weights_offline(tmp_path: Path) -> None:

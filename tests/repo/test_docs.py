@@ -336,8 +336,9 @@ def names_of(section: str) -> list[str]:
 
 def test_every_notice_is_on_the_page_of_extras() -> None:
     rows = {row[0] for row in pages.table_rows(pages.pages()["agentic"])}
-    source = (ROOT / "src/convene/providers/local.py").read_text(encoding="utf-8")
-    codes = {ESTIMATED.code, *re.findall(r"Noticed\(\"(\w+)\"", source)}
+    sources = [file.read_text(encoding="utf-8") for file in (ROOT / "src/convene").rglob("*.py")]
+    codes = {ESTIMATED.code, *(code for text in sources for code in re.findall(r"Noticed\(\s*\"(\w+)\"", text))}
+    assert "search_unavailable" in codes
 
     assert {f"`{code}`" for code in codes} <= rows
 

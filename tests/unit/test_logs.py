@@ -114,6 +114,30 @@ def test_installing_replaces_what_was_there_and_keeps_the_level(
     assert json.loads(text)["message"] == "loud ***"
 
 
+@pytest.mark.parametrize(
+    ("name", "level", "written"),
+    [
+        ("convene.search", "debug", "yes"),
+        ("convene", "info", "yes"),
+        ("primp", "info", ""),
+        ("ddgs.ddgs", "info", ""),
+        ("primp.connect", "warning", ""),
+        ("primp", "error", "yes"),
+        ("hyper_util.client", "debug", ""),
+        ("conveneless", "info", ""),
+        ("asyncio", "warning", "yes"),
+    ],
+)
+def test_other_packages_are_heard_only_when_they_warn_for_they_log_what_callers_asked(
+    name: str, level: str, written: str, root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.install("debug", ())
+    assert root.handlers
+    getattr(logging.getLogger(name), level)("response: https://engine.test/?q=private+words 200")
+
+    assert ("private" in capsys.readouterr().err) is bool(written)
+
+
 def read_all(end: int) -> bytes:
     """Read a pipe to its end and close it."""
     with open(end, "rb", closefd=True) as file:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -77,16 +78,17 @@ class MetaSearch:
 
         def work() -> None:
             found: list[Hit] = []
-            fault: EngineFailed | None = None
+            fault: EngineFailed | None = EngineFailed("the library broke off")
             try:
                 found = self._ask(query, timeout_s)
+                fault = None
             except EngineFailed as error:
                 fault = error
             finally:
                 with self._lock:
                     self._running -= 1
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-                loop.call_soon_threadsafe(_settle, done, found, fault)
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+                    loop.call_soon_threadsafe(_settle, done, found, fault)
 
         threading.Thread(target=work, name="convene-search", daemon=True).start()
         return await done
@@ -110,7 +112,13 @@ class MetaSearch:
             if str(error) == EMPTY:
                 # No page in the whole web is rare, being turned away is not; and only one of them must not be hidden.
                 raise EngineFailed("it found nothing, or was turned away", pause_s=0.0) from error
-            raise EngineFailed(f"{type(error).__name__}: {str(error)[:300]}") from error
+            raise EngineFailed(_named(error)) from error
+
+
+def _named(error: Exception) -> str:
+    """Return what kind of fault it was. The text is not for the log: it has the address, and so the question."""
+    kind = re.match(r"\w{1,40}(?:Error|Exception)\b", str(error)[:60])
+    return f"{type(error).__name__} {kind[0]}" if kind else type(error).__name__
 
 
 def _settle(done: asyncio.Future[list[Hit]], found: list[Hit], fault: EngineFailed | None) -> None:

@@ -7,7 +7,9 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ddgs.engines import ENGINES
 
+from convene.config import Metasearch
 from convene.tools.search_base import EngineFailed, Hit, Query
 from convene.tools.search_meta import EMPTY, THREADS_MAX, MetaSearch
 
@@ -93,7 +95,16 @@ async def test_whatever_the_library_raises_is_a_failed_search(error: Exception) 
         await MetaSearch((), None, Double(fails(error)).make).search(Query(text="x"), 8.0)
 
     assert caught.value.reason.startswith(type(error).__name__)
-    assert len(caught.value.reason) < 400
+    assert len(caught.value.reason) < 100
+
+
+async def test_the_reason_for_the_log_is_the_kind_of_fault_and_not_what_was_asked() -> None:
+    error = RuntimeError("DNSError: DNSError('error sending request for url (https://e.test/?q=private+words)')")
+
+    with pytest.raises(EngineFailed) as caught:
+        await MetaSearch((), None, Double(fails(error)).make).search(Query(text="private words"), 8.0)
+
+    assert caught.value.reason == "RuntimeError DNSError"
 
 
 async def test_whoever_stops_waiting_is_let_go_at_once_and_the_loop_runs_on_meanwhile() -> None:
@@ -148,6 +159,10 @@ def test_a_search_that_ends_after_its_loop_harms_nobody() -> None:
     for thread in threads:
         thread.join()
     assert all(thread.daemon for thread in threads)
+
+
+def test_the_default_backends_are_engines_that_the_library_has() -> None:
+    assert set(Metasearch().backends) <= set(ENGINES["text"])
 
 
 DUCKDUCKGO_PAGE = """<!doctype html><html><body class="body--html"><div id="links" class="results">
