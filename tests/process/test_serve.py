@@ -125,9 +125,10 @@ def test_the_key_is_made_once_and_the_default_model_is_honest(embedded: Program)
 
 
 def test_an_engine_that_is_killed_in_mid_stream_ends_it_with_an_error_and_comes_back(embedded: Program) -> None:
+    children = embedded.children()  # looked for before, as the story may be short
     with embedded.chat(stream=True, max_tokens=1500, messages=[{"role": "user", "content": "Tell a story."}]) as answer:
         beginning = answer.readline() + answer.readline() + answer.readline()
-        for child in embedded.children():
+        for child in children:
             os.kill(child, signal.SIGKILL)
         text = (beginning + answer.read()).decode()
     *_, error, done = frames(text)
