@@ -62,7 +62,7 @@ UPSTREAM: Final = """
 [upstreams.{name}]
 base_url = "{url}"
 on_disconnect = "{name}"
-between_tokens_s = 1.0
+between_tokens_s = 5.0
 first_token_s = 5.0
 [models.{name}]
 upstream = "{name}"
