@@ -333,6 +333,14 @@ class Soak:
             await asyncio.sleep(10 * LOOK_S)
         while self._upstream.under_way and time.monotonic() < until:  # noqa: ASYNC110 -- the same
             await asyncio.sleep(LOOK_S)
+        # Those that were killed before they had asked the upstream are known to the books alone.
+        while await self._open_intents() and time.monotonic() < until:  # noqa: ASYNC110 -- the same
+            await asyncio.sleep(10 * LOOK_S)
+
+    async def _open_intents(self) -> int:
+        _, output = await self._server.run("reconcile", "--json")
+        count: int = json.loads(output)["open_intents"]
+        return count
 
     async def _compare(self) -> None:
         tally, server = self.tally, self._server
