@@ -27,7 +27,7 @@ ASGI = {"version": "3.0", "spec_version": "2.4"}
 TURNS_BEFORE_CANCEL = 20
 """Turns of the loop that an app gets to end by itself after `http.disconnect`."""
 
-CLOSE_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 60.0
 """How long `aclose` lets apps finish what they do after their last chunk."""
 
 

@@ -200,9 +200,9 @@ async def test_closing_in_mid_answer_ends_the_work(subject: Subject) -> None:
     if subject.stalls is None:
         pytest.skip("this kind has no work that could go on")
     events = subject.stalls.generate(STREAMED)
-    while not isinstance(await asyncio.wait_for(anext(events), 10), DELTAS):
+    while not isinstance(await asyncio.wait_for(anext(events), 60), DELTAS):
         pass
-    await asyncio.wait_for(events.aclose(), 10)
+    await asyncio.wait_for(events.aclose(), 60)
     assert subject.left()
 
 

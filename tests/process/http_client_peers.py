@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     Script = Callable[["Peer"], Awaitable[None]]
     Runner = Callable[[Coroutine[object, object, None]], None]
 
-BOUND_S = 20.0
+BOUND_S = 60.0
 """How long any wait of these tests may take before it counts as a hang."""
 
 

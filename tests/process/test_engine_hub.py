@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CONTENT = b"GGUF" + hashlib.sha512(b"seed").digest() * (3 * 2**20 // 64)
 MODEL = "hf:owner/repo/model-Q4.gguf"
 FILE = "owner--repo--model-Q4.gguf"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 @pytest.fixture

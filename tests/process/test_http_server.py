@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from convene.http.server_asgi import ASGIApp, Receive, Scope, Send
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 QUICK = msgspec.structs.replace(ServerSettings(), tick_s=0.02, linger_s=0.2, cancel_s=1.0)
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from bridge import App, Message, Receive, Send
 
-SOON_S = 5.0
+SOON_S = 60.0
 """A bound for waits that end at once unless something is broken."""
 
 

@@ -11,7 +11,7 @@ import httpx2
 import openai
 import pytest
 
-from bridge import AppBroken, Bridge, open_client
+from bridge import CLOSE_TIMEOUT_S, AppBroken, Bridge, open_client
 from convene.events import fold
 from convene.http.base import ConnectFailed, Disconnected, HttpError, ProtocolBroken, Request, TimedOut, Timeouts
 from convene.messages import Message
@@ -220,7 +220,7 @@ def test_an_app_that_goes_on_after_its_cancellation_is_found_by_the_bridge() -> 
             await asyncio.sleep(100)
         return world.clock.monotonic()
 
-    assert run(scene, 1) == 105.0
+    assert run(scene, 1) == CLOSE_TIMEOUT_S + 100
 
 
 def test_work_for_a_thread_is_done_at_once() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 QUICK = EngineSettings(backoff_first_s=0.001, backoff_max_s=0.002)
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 
 
 class Weights:

@@ -196,5 +196,5 @@ def text_of(gathered: Fold, choice: int = 0) -> str:
 
 async def reach(stall: Stall) -> None:
     """Wait until a scripted stall is reached."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await stall.reached.wait()

@@ -356,17 +356,17 @@ async def test_a_caller_that_leaves_while_counters_elsewhere_answer_leaves_nothi
 
 
 async def test_with_a_line_a_request_waits_for_a_slot_in_its_turn() -> None:
-    room = Room(Allowance(concurrent_requests=1), Line(5, 10))
+    room = Room(Allowance(concurrent_requests=1), Line(60, 10))
     first = await room.books.reserve(room.ask(), Outcome(model="m"))
     second = asyncio.create_task(room.books.reserve(room.ask(), Outcome(model="m")))
     third = asyncio.create_task(room.books.reserve(room.ask(), Outcome(model="m")))
     await asyncio.sleep(0.01)
     assert not second.done()
     first.settle()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         lease = await second
     assert not third.done()
     lease.settle()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         (await third).settle()
     assert room.level("concurrent requests") == 0
