@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from convene.app_mcp import open_servers
 from convene.app_search import SearchParts
+from convene.tools.mcp import McpBox
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -17,28 +19,36 @@ if TYPE_CHECKING:
     from convene.events import Noticed
     from convene.http.base import Client
     from convene.http.client import ClientOptions
-    from convene.tools.base import Tool, Toolbox
+    from convene.tools.base import Tool, Toolbox, ToolSpec
 
 
 class ToolRoom:
     """All tools of one server, as one box with a life cycle."""
 
-    def __init__(self, boxes: Sequence[Toolbox], close: Sequence[Callable[[], Awaitable[None]]] = ()) -> None:
-        """`close` ends what the boxes use."""
-        self._boxes = tuple(boxes)
+    def __init__(
+        self,
+        boxes: Sequence[Toolbox],
+        close: Sequence[Callable[[], Awaitable[None]]] = (),
+        servers: McpBox | None = None,
+    ) -> None:
+        """`close` ends what the boxes use; `servers` has a life of its own and comes after them."""
+        self._servers = servers or McpBox(())
+        self._boxes = (*boxes, self._servers)
         self._close = tuple(close)
 
     @classmethod
     def open(cls, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client]) -> Self:
         """Build what is configured; `connect` makes the client of a configured host. Nothing is asked yet."""
         search = SearchParts(config.search, clock, connect)
-        return cls((search.box,), (search.aclose,))
+        return cls((search.box,), (search.aclose,), open_servers(config.mcp, clock, connect))
 
     def start(self) -> None:
         """Begin the background work, as looking up what MCP servers offer; returns at once."""
+        self._servers.start()
 
     async def aclose(self) -> None:
         """End the background work and drop the connections."""
+        await self._servers.aclose()
         for close in self._close:
             await close()
 
@@ -49,3 +59,7 @@ class ToolRoom:
     def notices(self) -> Sequence[Noticed]:
         """Return what callers should know of tools that cannot be called now."""
         return [notice for box in self._boxes for notice in box.notices()]
+
+    def missing(self) -> Sequence[ToolSpec]:
+        """Return what was offered by those that are down now."""
+        return self._servers.missing()

@@ -24,6 +24,7 @@ import msgspec
 
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, fault_of
+from convene.config_mcp import Mcp, mcp_fault
 from convene.config_runs import Runs, Sessions
 from convene.config_search import Brave, Metasearch, Search, Searxng, Tavily, search_faults
 from convene.config_sources import (
@@ -53,6 +54,7 @@ __all__ = [
     "Engine",
     "Idempotency",
     "Limits",
+    "Mcp",
     "Metasearch",
     "Model",
     "Plan",
@@ -235,6 +237,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions = Sessions()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     models: dict[str, Model] = msgspec.field(default_factory=dict)
+    mcp: dict[str, Mcp] = msgspec.field(default_factory=dict)
     plans: dict[str, Plan] = msgspec.field(default_factory=dict)
     prices: dict[str, Price] = msgspec.field(default_factory=dict)
     sources: dict[str, str] = msgspec.field(default_factory=dict)
@@ -288,7 +291,7 @@ _SCHEMA = Schema(
         "runs": Runs,
         "sessions": Sessions,
     },
-    {"upstreams": Upstream, "models": Model, "plans": Plan, "prices": Price},
+    {"upstreams": Upstream, "models": Model, "mcp": Mcp, "plans": Plan, "prices": Price},
 )
 _BUILT_IN_UPSTREAMS = frozenset({"engine", "scripted"})
 _KEY_NAMES = ("CONVENE_API_KEY", "ASI1_API_KEY", "ASI_ONE_API_KEY", "ASI_API_KEY", "ASIONE_API_KEY", "ASI_LLM_KEY")
@@ -347,6 +350,8 @@ def secrets_of(config: Config) -> tuple[str, ...]:
         found += (upstream.api_key, upstream.proxy, *upstream.headers.values())
     found += (config.egress.proxy, config.engine.hub_token, config.database_url, config.redis_url)
     found += config.search.secrets
+    for server in config.mcp.values():
+        found += server.secrets
     return tuple(dict.fromkeys(secret.reveal() for secret in found if secret))
 
 
@@ -434,6 +439,8 @@ def _check(config: Config) -> None:
         _check_upstream(config, name, upstream)
     _check_egress(config)
     _check_search(config)
+    for name, server in config.mcp.items():
+        _check_mcp(config, name, server)
     known = {*config.upstreams, *_BUILT_IN_UPSTREAMS}
     for name, model in config.models.items():
         for wanted in model.upstream:
@@ -479,6 +486,15 @@ def _check_search(config: Config) -> None:
     proxy = search.metasearch.proxy.reveal()
     if proxy and not re.fullmatch(r"(https?|socks5h?)://[^\s\\]+", proxy):
         raise _fault(config, ("search", "metasearch", "proxy"), "must be http://host:port or socks5://host:port")
+
+
+def _check_mcp(config: Config, name: str, server: Mcp) -> None:
+    if message := mcp_fault(name):
+        raise _fault(config, ("mcp", name), message)
+    if not _is_web_root(server.url):
+        message = f"must be absolute, http:// or https://, without user, query or #, not {_without_user(server.url)}"
+        raise _fault(config, ("mcp", name, "url"), message)
+    _check_proxy(config, ("mcp", name), server.proxy)
 
 
 def _check_upstream(config: Config, name: str, upstream: Upstream) -> None:

@@ -43,6 +43,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "sessions": config.Sessions,
     "upstreams": config.Upstream,
     "models": config.Model,
+    "mcp": config.Mcp,
     "plans": config.Plan,
     "prices": config.Price,
 }

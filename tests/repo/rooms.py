@@ -21,6 +21,7 @@ SEES_ALL: Final = frozenset(
             "app",
             "app_books",
             "app_egress",
+            "app_mcp",
             "app_metrics",
             "app_models",
             "app_search",

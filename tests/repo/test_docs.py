@@ -281,7 +281,7 @@ def test_every_sample_of_settings_loads(sample: pages.Sample, tmp_path: Path) ->
     code = re.sub(r'"file:[^"]*"', json.dumps(f"file:{secret}"), sample.code)
     (tmp_path / "convene.toml").write_text(code, encoding="utf-8")
 
-    config = load({}, {"HOME": str(tmp_path), "GPU_KEY": "s3cret"}, tmp_path)
+    config = load({}, {"HOME": str(tmp_path), "GPU_KEY": "s3cret", "DOCS_KEY": "s3cret"}, tmp_path)
     assert config.sources
     assert tomllib.loads(code).keys() <= {*config.__struct_fields__}
 

@@ -72,14 +72,14 @@ def test_the_folders_are_the_platforms(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_every_setting_is_declared_with_a_help_text(tmp_path: Path) -> None:
     text = '[upstreams.a]\nbase_url = "http://a"\n[models.m]\nhidden = false\n'
-    text += "[plans.p]\nrequests_per_day = 1\n[prices.q]\ninput = 1\n"
+    text += "[plans.p]\nrequests_per_day = 1\n[prices.q]\ninput = 1\n[mcp.s]\nurl = 'http://s'\n"
     lines = list(describe(load({}, HOME, with_file(tmp_path, text))))
     config = load({}, HOME, tmp_path)
     sections = nested(config)
-    entries = (config.upstreams["a"], config.models["m"], config.plans["p"], config.prices["q"])
+    entries = (config.upstreams["a"], config.models["m"], config.plans["p"], config.prices["q"], config.mcp["s"])
     sections += [value for one in sections for value in nested(one)]
     fields = sum(len(one.__struct_fields__) for one in (config, *sections, *entries))
-    not_settings = {"upstreams", "models", "plans", "prices", "sources", "notices"}
+    not_settings = {"upstreams", "models", "mcp", "plans", "prices", "sources", "notices"}
     assert len(lines) == fields - len(sections) - len(not_settings)
     assert all(one.help for one in lines)
 
@@ -510,3 +510,46 @@ def test_a_default_plan_that_is_none_is_refused_with_those_there_are(tmp_path: P
     assert "default_plan names 'platinum'" in refused(tmp_path, 'default_plan = "platinum"')
     config = load({}, {}, with_file(tmp_path, 'default_plan = "lab"\n[plans.lab]\nrequests_per_minute = 5\n'))
     assert config.default_plan == "lab"
+
+
+def test_an_mcp_server_is_configured_like_an_upstream(tmp_path: Path) -> None:
+    text = """
+        [mcp.docs]
+        url = "https://docs.test/mcp"
+        api_key = "env:DOCS_KEY"
+        headers = { x-team = "blue" }
+        tools = ["search_*"]
+        labels = ["private", "sends"]
+    """
+    environ = HOME | {"DOCS_KEY": "d0cs", "CONVENE_MCP_DOCS_TIMEOUT_S": "9"}
+    config = load({}, environ, with_file(tmp_path, text))
+    docs = config.mcp["docs"]
+    assert (docs.url, docs.tools, docs.labels) == ("https://docs.test/mcp", ("search_*",), ("private", "sends"))
+    assert (docs.timeout_s, docs.enabled) == (9.0, True)
+    assert {"d0cs", "blue"} <= set(secrets_of(config))
+    assert not {"d0cs", "blue"} & {value for value, _ in sources(config).values()}
+
+
+def test_labels_of_an_mcp_server_may_be_unset_or_none_at_all(tmp_path: Path) -> None:
+    text = '[mcp.a]\nurl = "http://a.test"\n[mcp.b]\nurl = "http://b.test"\nlabels = []\n'
+    config = load({}, HOME, with_file(tmp_path, text))
+    assert (config.mcp["a"].labels, config.mcp["b"].labels) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[mcp.a__b]\nurl = "http://a.test"', "mcp.a__b needs a name of at most 32"),
+        ('[mcp.a_]\nurl = "http://a.test"', "mcp.a_ needs a name"),
+        ('[mcp."a.b"]\nurl = "http://a.test"', "needs a name"),
+        (f'[mcp.{"x" * 33}]\nurl = "http://a.test"', "needs a name"),
+        ('[mcp.a]\nurl = "a.test/mcp"', "mcp.a.url must be absolute"),
+        ("[mcp.a]\nenabled = true", "mcp.a.url must be absolute"),
+        ('[mcp.a]\nurl = "http://me:pass@a.test"', "********@a.test"),
+        ('[mcp.a]\nurl = "http://a.test"\nlabels = ["public"]', "mcp.a.labels must be"),
+        ('[mcp.a]\nurl = "http://a.test"\nproxy = "a.test"', "mcp.a.proxy must be http://host:port"),
+        ('[mcp.a]\nurl = "http://a.test"\ncommand = "rm"', "unknown key mcp.a.command"),
+    ],
+)
+def test_an_mcp_server_that_cannot_be_used_is_refused_with_the_reason(tmp_path: Path, text: str, expected: str) -> None:
+    assert expected in refused(tmp_path, text)
