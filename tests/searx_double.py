@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 import threading
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -183,6 +184,7 @@ class Searx:
 
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     searx: ClassVar[Searx]
 
     def do_GET(self) -> None:
@@ -248,12 +250,22 @@ class _Answer(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A server in threads that says nothing of clients that leave."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Tell of anything but a closed connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # what it was called with
+
+
 @contextlib.contextmanager
 def serving_searx(pages: Sequence[Page] = PAGES) -> Iterator[Searx]:
     """Serve until the block ends."""
     answer = type("Answer", (_Answer,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), answer)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), answer)
     searx = Searx(f"http://127.0.0.1:{server.server_address[1]}", pages)
     answer.searx = searx  # type: ignore[attr-defined]  # of the class made above
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

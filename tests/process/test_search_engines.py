@@ -17,7 +17,7 @@ import json
 import threading
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, urlsplit
 
@@ -29,7 +29,7 @@ from convene.tools.search_brave import BraveSearch
 from convene.tools.search_searxng import SearxngSearch
 from convene.tools.search_tavily import TavilySearch
 from fakes import FakeClock
-from searx_double import PAGES, serving_searx
+from searx_double import PAGES, QuietServer, serving_searx
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -104,6 +104,7 @@ class Api:
 
 class _Answer(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     api: ClassVar[Api]
 
     def do_GET(self) -> None:
@@ -133,8 +134,7 @@ class _Answer(BaseHTTPRequestHandler):
 @pytest.fixture
 def api() -> Iterator[Api]:
     answer = type("Answer", (_Answer,), {})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), answer)
-    server.daemon_threads = True
+    server = QuietServer(("127.0.0.1", 0), answer)
     found = Api(f"http://127.0.0.1:{server.server_address[1]}")
     answer.api = found  # type: ignore[attr-defined]  # of the class made above
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
