@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from convene.store.base_accounts import Accounts
     from convene.store.base_answers import Answers
     from convene.store.base_ledger import Ledger
+    from convene.store.base_runs import Runs
+    from convene.store.base_sessions import Sessions
 
 __all__ = ["KeyChange", "KeyRecord", "Keys", "Store", "StoreFault"]
 
@@ -128,6 +130,16 @@ class Store(Protocol):
     @property
     def ledger(self) -> Ledger:
         """The books."""
+        ...
+
+    @property
+    def runs(self) -> Runs:
+        """The journal of agentic turns."""
+        ...
+
+    @property
+    def sessions(self) -> Sessions:
+        """What is remembered between the requests of a conversation."""
         ...
 
     async def aclose(self) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
+from convene.errors import Conflict
 from convene.events import StepKind
 
 if TYPE_CHECKING:
@@ -87,6 +88,16 @@ class Hold(msgspec.Struct, frozen=True):
 
     run_id: str
     fence: int
+
+
+def lost_hold(hold: Hold) -> Conflict:
+    """Return what a former holder is told."""
+    return Conflict("Another process goes on with this run.", code="run_lost", detail=f"{hold.run_id} {hold.fence}")
+
+
+def is_after(created_us: int, run_id: str, after: tuple[int, str] | None) -> bool:
+    """Whether a run is older than the last one of the page before."""
+    return after is None or (created_us, run_id) < after
 
 
 class Runs(Protocol):

@@ -11,6 +11,8 @@ from convene.store.base import KeyRecord, StoreFault
 from convene.store.memory_accounts import MemoryAccounts
 from convene.store.memory_answers import MemoryAnswers
 from convene.store.memory_ledger import MemoryLedger
+from convene.store.memory_runs import MemoryRuns
+from convene.store.memory_sessions import MemorySessions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,6 +116,8 @@ class MemoryStore:
         self._answers = MemoryAnswers()
         self._accounts = MemoryAccounts(self._keys.revise)
         self._ledger = MemoryLedger()
+        self._runs = MemoryRuns()
+        self._sessions = MemorySessions()
 
     @property
     def keys(self) -> MemoryKeys:
@@ -135,9 +139,21 @@ class MemoryStore:
         """The books."""
         return self._ledger
 
+    @property
+    def runs(self) -> MemoryRuns:
+        """The journal of agentic turns."""
+        return self._runs
+
+    @property
+    def sessions(self) -> MemorySessions:
+        """What is remembered between the requests of a conversation."""
+        return self._sessions
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._keys.close()
         self._answers.close()
         self._accounts.close()
         self._ledger.close()
+        self._runs.close()
+        self._sessions.close()

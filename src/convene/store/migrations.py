@@ -207,7 +207,83 @@ ACCOUNTS: Final[tuple[Operation, ...]] = (
 COUNTERS: Final[tuple[Operation, ...]] = (Script("postgres_counters.sql", "postgres"),)
 """SQLite's counters have a file of their own."""
 
-CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS)
+RUNS: Final[tuple[Operation, ...]] = (
+    # Columns are the fields of the Structs in `base_runs.py` and `base_sessions.py`, in their order.
+    Table(
+        name="runs",
+        columns=(
+            Column("id", "text"),
+            Column("owner", "text"),
+            Column("key_id", "text"),
+            Column("session_id", "text"),
+            Column("request_id", "text"),
+            Column("turn_id", "text"),
+            Column("model", "text"),
+            Column("request", "blob"),
+            Column("created_us", "int"),
+            Column("fence", "int"),
+            Column("status", "text"),
+            Column("cancel_asked", "bool"),
+            Column("finished_us", "int", null=True),
+            Column("outcome", "blob"),
+            Column("expires_us", "int"),
+            Column("holder", "text"),  # the writer that goes on with it
+        ),
+        primary_key=("id",),
+    ),
+    Index(name="runs_by_owner", table="runs", columns=("owner", "created_us", "id")),
+    Index(name="runs_by_turn", table="runs", columns=("turn_id",)),
+    Index(name="runs_under_way", table="runs", columns=("created_us",), where="status = 'running'"),
+    Index(name="runs_by_expiry", table="runs", columns=("expires_us",)),
+    Table(
+        name="run_steps",
+        columns=(
+            Column("run_id", "text"),
+            Column("number", "int"),
+            Column("seq", "int"),
+            Column("kind", "text"),
+            Column("name", "text"),
+            Column("status", "text"),
+            Column("attempt", "int"),
+            Column("fence", "int"),
+            Column("input", "blob"),
+            Column("output", "blob"),
+            Column("shown", "blob"),
+            Column("prompt_tokens", "int"),
+            Column("completion_tokens", "int"),
+            Column("reserved_tokens", "int"),
+            Column("reserved_micros", "int"),
+            Column("cost_micros", "int"),
+        ),
+        primary_key=("run_id", "number"),
+    ),
+    Table(
+        name="sessions",
+        columns=(
+            Column("owner", "text"),
+            Column("id", "text"),
+            Column("conversation_id", "text"),
+            Column("created_us", "int"),
+            Column("used_us", "int"),
+            Column("size", "int"),
+        ),
+        primary_key=("owner", "id"),
+    ),
+    Index(name="sessions_by_use", table="sessions", columns=("used_us",)),
+    Table(
+        name="session_notes",
+        columns=(
+            Column("owner", "text"),
+            Column("session_id", "text"),
+            Column("name", "text"),
+            Column("body", "blob"),
+            Column("at_us", "int"),
+        ),
+        primary_key=("owner", "session_id", "name"),
+    ),
+)
+
+CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS, RUNS)
 
 
 def steps_for(dialect: Dialect) -> tuple[Step, ...]:

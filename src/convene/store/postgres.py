@@ -7,10 +7,12 @@ from typing import Self
 from convene.clock import Clock, SystemClock
 from convene.store.postgres_ledger import PostgresLedger
 from convene.store.postgres_pool import PostgresPool
+from convene.store.postgres_runs import PostgresRuns
 from convene.store.presence import Presence
 from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
+from convene.store.sql_sessions import SqlSessions
 
 
 class PostgresStore:
@@ -23,6 +25,8 @@ class PostgresStore:
         self._answers = SqlAnswers(pool, presence)
         self._accounts = SqlAccounts(pool)
         self._ledger = PostgresLedger(pool, presence, clock)
+        self._runs = PostgresRuns(pool, presence)
+        self._sessions = SqlSessions(pool)
 
     @classmethod
     async def open(cls, url: str, clock: Clock | None = None) -> Self:
@@ -67,8 +71,19 @@ class PostgresStore:
         """The books."""
         return self._ledger
 
+    @property
+    def runs(self) -> PostgresRuns:
+        """The journal of agentic turns."""
+        return self._runs
+
+    @property
+    def sessions(self) -> SqlSessions:
+        """What is remembered between the requests of a conversation."""
+        return self._sessions
+
     async def aclose(self) -> None:
         """Write what is left of the books, show that nobody is here any more, and end the sessions."""
         await self._ledger.aclose()
+        await self._runs.aclose()
         await self._presence.aclose()
         await self._pool.aclose()

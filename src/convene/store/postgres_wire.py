@@ -56,6 +56,10 @@ class Session(Protocol):
         """Do one statement and return its command tag, such as `UPDATE 3`."""
         ...
 
+    async def executemany(self, statement: str, values: Sequence[Sequence[object]]) -> None:
+        """Do one statement for each of many rows of values, in one exchange."""
+        ...
+
     async def copy_records_to_table(self, table: str, *, records: Sequence[object], columns: Sequence[str]) -> str:
         """Write rows with COPY."""
         ...

@@ -1,7 +1,8 @@
 """That an open store is alive: its row in `writers`, seen anew every few seconds, gone when it is closed.
 
-Intents and claims name their writer. One that is missing from the table, or was not seen for a while, is dead, and what
-it had begun is somebody else's to end: that is how a kill -9 leaves nothing open for ever (goals B1, B5).
+Intents, claims and runs name their writer. One that is missing from the table, or was not seen for a while, is dead,
+and what it had begun is somebody else's to end: that is how a kill -9 leaves nothing open for ever (goals B1, B5). Of
+the processes of one machine, those that were killed are known at once (`lives.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from convene.store.base import StoreFault
 
 if TYPE_CHECKING:
     from convene.clock import Clock
+    from convene.store.lives import Lives
     from convene.store.sql import Database
 
 log = logging.getLogger(__name__)
@@ -36,17 +38,24 @@ _TIDY = "DELETE FROM writers WHERE seen_at_us < ?"
 class Presence:
     """One writer's signs of life."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, lives: Lives | None = None) -> None:
         self.id: Final = clock.new_id("w-")
         self._database = database
         self._clock = clock
+        self._lives = lives
         self._beating: asyncio.Task[None] | None = None
         self._seen_us = 0
 
     @classmethod
-    async def start(cls, database: Database, clock: Clock) -> Self:
-        """Appear, forget those long dead, and show life from now on. Raises `StoreFault`."""
-        presence = cls(database, clock)
+    async def start(cls, database: Database, clock: Clock, lives: Lives | None = None) -> Self:
+        """Appear, forget those long dead, and show life from now on. Raises `StoreFault`.
+
+        `lives` are the lock files of a database that belongs to one machine.
+        """
+        presence = cls(database, clock, lives)
+        if lives is not None:
+            lives.hold(presence.id)
+            await presence.bury()
         await database.write([(_TIDY, (presence.now_us() - 100 * DEAD_AFTER_US,))])
         await presence.show()
         presence._beating = asyncio.create_task(presence._beat_on(), name="store presence")
@@ -61,6 +70,16 @@ class Presence:
         now_us = self.now_us()
         await self._database.write([(_BEAT, (self.id, now_us))])
         self._seen_us = now_us
+
+    async def bury(self) -> None:
+        """Take those off the table whose process is surely gone: then everybody knows. Raises `StoreFault`."""
+        if self._lives is None:
+            return
+        gone = [writer for writer in self._lives.known() if self._lives.is_dead(writer)]
+        if gone:
+            await self._database.write([("DELETE FROM writers WHERE id = ?", (writer,)) for writer in gone])
+            for writer in gone:
+                self._lives.forget(writer)
 
     async def wake(self, dead_after_us: int) -> None:
         """Let the others wake up too, if we have slept, before they are judged by what they have shown.
@@ -83,6 +102,8 @@ class Presence:
             await self._database.write([("DELETE FROM writers WHERE id = ?", (self.id,))])
         except StoreFault as fault:  # then it is dead a little later, for want of beats
             log.warning("the store could not be told that this writer has closed: %s", fault.detail)
+        if self._lives is not None:
+            self._lives.forget(self.id)
 
     async def _beat_on(self) -> None:
         while True:

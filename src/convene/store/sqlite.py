@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from convene.clock import Clock, SystemClock
+from convene.store.lives import Lives
 from convene.store.presence import Presence
 from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
+from convene.store.sql_sessions import SqlSessions
 from convene.store.sqlite_file import SqliteFile
 from convene.store.sqlite_ledger import SqliteLedger
+from convene.store.sqlite_runs import SqliteRuns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +29,8 @@ class SqliteStore:
         self._answers = SqlAnswers(file, presence)
         self._accounts = SqlAccounts(file)
         self._ledger = SqliteLedger(file, presence, clock)
+        self._runs = SqliteRuns(file, presence)
+        self._sessions = SqlSessions(file)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock | None = None) -> Self:
@@ -33,7 +38,7 @@ class SqliteStore:
         clock = clock or SystemClock()
         file = await SqliteFile.open(path)
         try:
-            presence = await Presence.start(file, clock)
+            presence = await Presence.start(file, clock, Lives(path))
         except BaseException:  # a cancelled start too must end file and thread; nothing is swallowed
             await file.aclose()
             raise
@@ -64,8 +69,19 @@ class SqliteStore:
         """The books."""
         return self._ledger
 
+    @property
+    def runs(self) -> SqliteRuns:
+        """The journal of agentic turns."""
+        return self._runs
+
+    @property
+    def sessions(self) -> SqlSessions:
+        """What is remembered between the requests of a conversation."""
+        return self._sessions
+
     async def aclose(self) -> None:
         """Write what is left of the books, close the file and end the threads."""
         await self._ledger.aclose()
+        await self._runs.aclose()
         await self._presence.aclose()
         await self._file.aclose()

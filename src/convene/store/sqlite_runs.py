@@ -1,0 +1,150 @@
+"""The journal of runs in SQLite: group commit by the event loop, safe from kill -9 (goals D4, D5).
+
+    begin, record, finish ──► queue ──► one transaction at the end of the loop's turn ──► their callers go on
+
+As in the ledger (decision 0009) the transaction runs on the loop's thread, over a connection of its own: it takes some
+40 us and 10 us a step, where handing each to a thread takes longer. It is not waited for the disk: after a power cut a
+run may be found some steps back, and repeats them with the same idempotency keys, where a ledger would have lost money.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from convene.errors import StoreFault
+from convene.store.sql_runs import (
+    END_RUN,
+    INSERT_RUN,
+    QUEUE_MAX,
+    UPSERT_STEP,
+    SqlRuns,
+    Work,
+    closed,
+    release,
+)
+from convene.store.sqlite_file import fault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convene.store.presence import Presence
+    from convene.store.sqlite_file import SqliteFile
+
+log = logging.getLogger(__name__)
+
+STUCK_S: Final = 5.0
+"""How long a write is tried again while another process is writing, before its caller is told."""
+RETRY_FIRST_S: Final = 0.001
+RETRY_MAX_S: Final = 0.1
+_SETTINGS: Final = ("PRAGMA synchronous = NORMAL", "PRAGMA foreign_keys = ON")
+_FENCE: Final = "SELECT fence FROM runs WHERE id = ?"
+
+
+class SqliteRuns(SqlRuns):
+    """The runs of one SQLite file. Its connection opens with the first write."""
+
+    def __init__(self, file: SqliteFile, presence: Presence) -> None:
+        super().__init__(file, presence)
+        self._file = file
+        self._works: list[Work] = []
+        self._turn_to_come: asyncio.Handle | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._stuck_since: float | None = None
+        self._retry_s = RETRY_FIRST_S
+        self._open = True
+
+    async def aclose(self) -> None:
+        """Write what is left and close the connection; idempotent."""
+        if not self._open:
+            return
+        await asyncio.wait([asyncio.ensure_future(self.flush())], timeout=STUCK_S)
+        self._open = False
+        if self._turn_to_come is not None:
+            self._turn_to_come.cancel()
+        works, self._works = self._works, []
+        release(works, closed())
+        if self._connection is not None:
+            self._connection.close()
+
+    @property
+    def _idle(self) -> bool:
+        return not self._works
+
+    def _queue(self, work: Work) -> None:
+        if not self._open:
+            raise closed()
+        if len(self._works) >= QUEUE_MAX:
+            raise StoreFault("Too many runs wait for the store.", detail=f"{QUEUE_MAX} writes are not done")
+        self._works.append(work)
+        if self._turn_to_come is None:
+            self._turn_to_come = asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_to_come = None
+        works = self._works
+        try:
+            self._commit(works)
+        except sqlite3.OperationalError as error:  # another process is writing, or the disk is full
+            self._again(error)
+            return
+        except (sqlite3.Error, OverflowError, UnicodeError):
+            self._one_by_one(works)
+        self._works = []
+        self._stuck_since, self._retry_s = None, RETRY_FIRST_S
+        release(works)
+
+    def _again(self, error: sqlite3.Error) -> None:
+        """Try again later; tell those who wait if it has lasted."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._stuck_since is None:
+            self._stuck_since = now
+        elif now - self._stuck_since >= STUCK_S:
+            log.error("the journal of runs could not be written for %.0f s: %s", now - self._stuck_since, error)
+            works, self._works = self._works, []
+            self._stuck_since = None
+            release(works, fault(self._file.path, error))
+            return
+        self._turn_to_come = loop.call_later(self._retry_s, self._turn)
+        self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+
+    def _one_by_one(self, works: Sequence[Work]) -> None:
+        """Write each by itself, so that one that cannot be written takes no other along."""
+        for work in works:
+            try:
+                self._commit([work])
+            except (sqlite3.Error, OverflowError, UnicodeError) as error:
+                release([work], fault(self._file.path, error))
+
+    def _commit(self, works: Sequence[Work]) -> None:
+        """Write all of it in one transaction, or nothing. Raises `sqlite3.Error`."""
+        if self._connection is None:
+            self._connection = sqlite3.connect(self._file.path, timeout=0, isolation_level=None)
+            for setting in _SETTINGS:
+                self._connection.execute(setting)
+        run = self._connection.execute
+        run("BEGIN IMMEDIATE")
+        try:
+            for work in works:
+                self._write(self._connection, work)
+            run("COMMIT")
+        except BaseException:  # whatever it was, nothing half-done is kept; it is raised on
+            if self._connection.in_transaction:
+                run("ROLLBACK")
+            raise
+
+    @staticmethod
+    def _write(connection: sqlite3.Connection, work: Work) -> None:
+        if work.run is not None:
+            connection.execute(INSERT_RUN, work.run)
+        if work.hold is None:
+            return
+        found = connection.execute(_FENCE, (work.hold.run_id,)).fetchone()
+        work.lost = found is None or found[0] != work.hold.fence
+        if work.lost or (work.end is not None and not connection.execute(END_RUN, work.end).rowcount):
+            return
+        if work.steps:
+            connection.executemany(UPSERT_STEP, work.steps)
