@@ -27,11 +27,13 @@ from convene.api.models import Models
 from convene.api.routes import Router
 from convene.api.stream import Streams
 from convene.api.table import Endpoints, route_table
+from convene.api.tools import ServerTools
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
+from convene.app_tools import ToolRoom
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
 from convene.serving.admission import Open
@@ -43,6 +45,7 @@ from convene.serving.gates import ClosedGate, LocalGate
 from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
 from convene.serving.limit_desk import LimitReader
 from convene.serving.replays import Replays
+from convene.serving.tool_desk import ToolReader
 from convene.serving.turn import Turns
 from convene.serving.usage import UsageReader
 from convene.store.memory import MemoryStore
@@ -70,6 +73,11 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     """From 0; a process that takes the place of a dead one has its index."""
     count: int = 1
     """How many there are."""
+
+    @property
+    def shown(self) -> int | None:
+        """What the log says of it: nothing, if it is the only one."""
+        return self.index if self.count > 1 else None
 
 
 ALONE: Final = Worker()
@@ -130,13 +138,13 @@ class App:
         self._watch: asyncio.Task[None] | None = None
         self._kept: list[asyncio.Task[None]] = []
         self.deployments = Deployments(config, clock, connect, make_engine)
-        shown = worker.index if worker.count > 1 else None
-        self.access = AccessLog(sink, clock.now, shown) if config.access_log else None
+        self.access = AccessLog(sink, clock.now, worker.shown) if config.access_log else None
         self.draining = False
         self.first = First()
         self.catalog = catalog = Catalog(self.deployments.all)
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
+        self.tools = ToolRoom.open(config, clock, connect)
         self._turns = Turns(catalog, admission or Open(), clock)
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
@@ -181,7 +189,7 @@ class App:
         return self._store.ledger
 
     def _readers(self) -> dict[str, Endpoint]:
-        """Return the endpoints that read the books and the counters."""
+        """Return the endpoints that read the books, the counters and the box of tools."""
         config, catalog = self._config, self.catalog
         usage = UsageReports(UsageReader(lambda: self.ledger), self._clock.now, config.currency)
         desk = LimitReader(
@@ -192,6 +200,7 @@ class App:
             self._clock.now,
         )
         return {
+            "list_tools": ServerTools(ToolReader(self.tools, self.tools.missing)).list_all,
             "usage": usage.show,
             "usage_requests": usage.requests,
             "usage_request": usage.request,
@@ -223,6 +232,7 @@ class App:
         self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
+        self.tools.start()
         self.deployments.start()
 
     @property
@@ -247,6 +257,7 @@ class App:
             task.cancel()
         await asyncio.gather(*self._kept, return_exceptions=True)
         await self._turns.drains.aclose()
+        await self.tools.aclose()
         await self.deployments.aclose()
         if self.books is not None:
             await self.books.aclose()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from convene.config import ConfigError
 from convene.http.client import ClientOptions
 from convene.tools.mcp import McpBox, McpServer, McpSettings
-from convene.tools.mcp_exchange import Endpoint
-from convene.tools.mcp_offer import Terms
+from convene.tools.mcp_codec import McpFault
+from convene.tools.mcp_exchange import Endpoint, Turned, Wire
+from convene.tools.mcp_link import McpLink
+from convene.tools.mcp_offer import Terms, make_offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from convene.clock import Clock
     from convene.config import Mcp
     from convene.http.base import Client
+
+_KEY_WRONG: Final = (401, 403)
 
 
 def open_servers(servers: Mapping[str, Mcp], clock: Clock, connect: Callable[[ClientOptions], Client]) -> McpBox:
@@ -49,6 +53,36 @@ def client_options(name: str, server: Mcp) -> ClientOptions:
         raise ConfigError(f"mcp.{name}.ca_file: there is no file {server.ca_file}")
     proxy = server.proxy.reveal() or None
     return ClientOptions(http_proxy=proxy, https_proxy=proxy, ca_file=server.ca_file or None)
+
+
+async def look_at(name: str, server: Mcp, connect: Callable[[ClientOptions], Client]) -> tuple[bool, str, str]:
+    """Greet a server and list its tools once, for `convene doctor`: whether that went well, what it found, what to do.
+
+    Raises `ConfigError`.
+    """
+    settings = settings_of(name, server)
+    client = connect(client_options(name, server))
+    link = McpLink(Wire(client, settings.endpoint), lambda: None)
+    try:
+        session = await link.open()
+        listed, unread = await link.list_tools()
+    except Turned as fault:
+        keys = fault.status in _KEY_WRONG
+        return False, f"{server.url}: {fault}", f"mend mcp.{name}.{'api_key' if keys else 'url'}"
+    except McpFault as fault:
+        step = f"is it running, and mcp.{name}.url right? its tools are missing until it is"
+        return False, f"{server.url}: {fault}", step
+    finally:
+        await link.aclose()
+        await client.aclose()
+    offer = make_offer(listed, settings.terms)
+    found = f"{len(offer.tools)} tools, revision {session.version}"
+    left_out = [*offer.left_out, *([f"{unread} entries of its list cannot be read"] if unread else [])]
+    if left_out:
+        return False, f"{found}; left out: {left_out[0]}", f"{len(left_out)} left out in all; the rest can be used"
+    if not offer.tools:
+        return False, found, f"nothing of its list is allowed by mcp.{name}.tools" if server.tools else "it lists none"
+    return True, found, ""
 
 
 def _server(name: str, server: Mcp, clock: Clock, connect: Callable[[ClientOptions], Client]) -> McpServer:

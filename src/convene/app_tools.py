@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convene.http.base import Client
     from convene.http.client import ClientOptions
     from convene.tools.base import Tool, Toolbox, ToolSpec
+    from convene.tools.mcp import McpServer
 
 
 class ToolRoom:
@@ -35,12 +36,19 @@ class ToolRoom:
         self._servers = servers or McpBox(())
         self._boxes = (*boxes, self._servers)
         self._close = tuple(close)
+        self.general = bool(self._servers.servers)
+        """Whether there may be tools that are offered without being asked for: others than search and fetch."""
 
     @classmethod
     def open(cls, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client]) -> Self:
         """Build what is configured; `connect` makes the client of a configured host. Nothing is asked yet."""
         search = SearchParts(config.search, clock, connect)
         return cls((search.box,), (search.aclose,), open_servers(config.mcp, clock, connect))
+
+    @property
+    def servers(self) -> Sequence[McpServer]:
+        """The MCP servers that are kept."""
+        return self._servers.servers
 
     def start(self) -> None:
         """Begin the background work, as looking up what MCP servers offer; returns at once."""

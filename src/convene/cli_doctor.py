@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from convene.app_mcp import look_at
 from convene.app_search import SearchParts
 from convene.cli_models import folder_of
 from convene.cli_output import Stop, Verb, configured, json_option, put, put_json, readable_bytes
@@ -36,9 +37,9 @@ from convene.store.sqlite_file import examine
 from convene.tools.search_base import EngineFailed, Query
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from convene.config import Config, Search, Upstream
+    from convene.config import Config, Mcp, Search, Upstream
     from convene.tools.search_base import SearchEngine
 
 State = Literal["ok", "warn", "fail"]
@@ -94,6 +95,7 @@ def examine_all(config: Config) -> Iterator[Finding]:
     for name, upstream in config.upstreams.items():
         for url in upstream.urls:
             yield examine_upstream(name, url, upstream)
+    yield from asyncio.run(examine_mcp(config.mcp))
     yield from asyncio.run(examine_search(config.search))
 
 
@@ -272,6 +274,16 @@ async def _examine_engine(engine: SearchEngine, settings: Search) -> Finding:
     if engine.name != "metasearch":
         step = f"mend search.{engine.name}; its page says how: web-search"
     return Finding(title, "warn", reason, step)
+
+
+async def examine_mcp(servers: Mapping[str, Mcp]) -> list[Finding]:
+    """Greet every MCP server that is switched on and list its tools, all at the same time."""
+
+    async def examine(name: str, server: Mcp) -> Finding:
+        well, found, step = await look_at(name, server, HttpClient)
+        return Finding(f"mcp {name}", "ok" if well else "warn", found, step)
+
+    return list(await asyncio.gather(*(examine(name, one) for name, one in servers.items() if one.enabled)))
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from convene.app_mcp import open_servers
+from convene.cli_doctor import examine_mcp
 from convene.clock import SystemClock
 from convene.config import Mcp, Secret
 from convene.errors import Failed, Retry
@@ -233,3 +234,31 @@ async def test_nothing_is_left_when_a_server_never_answers() -> None:
         await box.servers[0].turned()
         assert not names(box)
         await box.aclose()
+
+
+async def test_the_doctor_greets_each_server_and_says_what_it_found() -> None:
+    bad = DoubleTool(name="bad", run=lambda: "", schema={"type": "object", "properties": {"a": {"type": "no"}}})
+    async with McpDouble(ADD) as well, McpDouble(ADD, bad, modern=False) as half, McpDouble(ADD, key="k") as closed:
+        servers = {"well": well, "half": half, "closed": closed, "none": well, "off": well, "gone": well}
+        found = await examine_mcp(
+            {
+                name: Mcp(
+                    url=one.url if name != "gone" else "http://127.0.0.1:9/mcp",
+                    tools=("x*",) if name == "none" else (),
+                    enabled=name != "off",
+                )
+                for name, one in servers.items()
+            }
+        )
+    told = {one.name: one for one in found}
+    assert [one.state for one in found] == ["ok", "warn", "warn", "warn", "warn"]
+    assert told["mcp well"].found == "1 tools, revision 2026-07-28"
+    assert told["mcp half"].found.startswith("1 tools, revision 2025-11-25; left out: bad: its schema")
+    assert (told["mcp closed"].found, told["mcp closed"].next_step) == (
+        f"{closed.url}: it answers 401",
+        "mend mcp.closed.api_key",
+    )
+    assert told["mcp none"].next_step == "nothing of its list is allowed by mcp.none.tools"
+    assert "mcp.gone.url" in told["mcp gone"].next_step
+    assert not half.sessions
+    assert not any(one.calls for one in (well, half, closed))

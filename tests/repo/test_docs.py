@@ -33,6 +33,7 @@ from convene.api.problems import MethodNotAllowed, UnsupportedMedia
 from convene.api.routes import Router
 from convene.api.shapes import ChatBody, EmbeddingBody, ErrorReply
 from convene.api.shapes_described import ExecutedTool, Step
+from convene.api.shapes_tools import ServerTool
 from convene.api.shapes_usage import LimitLevels, UsageTotal
 from convene.api.table import Endpoints, route_table
 from convene.app_models import DEFAULT_NAMES, EMBEDDING_NAME
@@ -268,6 +269,8 @@ def test_every_sample_in_json_is_what_it_shows(sample: pages.Sample) -> None:
             read_shape(value, ExecutedTool)
         case {"depends_on": _}:
             read_shape(value, Step)
+        case {"object": "tool"}:
+            msgspec.convert(value, ServerTool, strict=True)
         case {"choices": _} | {"notices": _} | {"event": _} | {"provider": _}:
             pass  # replies are held to their shapes in tests/unit/api; the others are not ours to judge
         case _:

@@ -43,6 +43,7 @@ PAGES: Final = (
     Page("streaming", "Use", "The frames of a stream, keep-alive, usage, faults."),
     Page("models", "Use", "Which model to name, what the default one can do, how to get a better one."),
     Page("tools", "Use", "Calling your own functions, the round trip, what small models manage."),
+    Page("server-tools", "Use", "What the server itself may call: MCP servers, what of them is offered, labels."),
     Page("structured-output", "Use", "Answers that follow a JSON schema."),
     Page("embeddings", "Use", "Texts to vectors."),
     Page("limits", "Use", "What is limited, what answers say of it, refusals, what is billed."),

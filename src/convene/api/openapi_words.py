@@ -18,6 +18,7 @@ TAGS: Final = (
     ("Chat", "Chat completions."),
     ("Embeddings", "Texts to vectors."),
     ("Models", "What is deployed, with its real limits."),
+    ("Tools", "What the server itself may call during an answer."),
     ("Usage", "What was used, what is left. A key sees its own; an admin's key sees all."),
     ("Keys", "Your own keys, by one of them or by a browser that has logged in at `/account`."),
     ("Administration", "Users, teams, invitations and all keys, for the scope `admin`."),
@@ -138,6 +139,15 @@ FIELDS: Final = {
     "Model.context_window": "Tokens; null: the upstream does not say.",
     "Model.max_output_tokens": "Tokens; null: the upstream does not say.",
     "Model.default_temperature": "Used when a request names none; null: the upstream's own.",
+    "ServerTool.name": "What a model calls it; a tool of an MCP server is `server__tool`.",
+    "ServerTool.parameters": "JSON schema of its arguments.",
+    "ServerTool.kind": "The kind of the step it shows as.",
+    "ServerTool.labels": (
+        "`private`: it reads what is not public. `untrusted`: strangers write what it returns. `sends`: it can carry "
+        "data out."
+    ),
+    "ServerTool.source": "`convene`, or the name of the MCP server that offers it.",
+    "ServerTool.available": "False while that server is down.",
     "Model.dimensions": "Length of its vectors.",
     "LimitsBody.budget_per_day": "Money a day of UTC.",
     "LimitsBody.budget_per_month": "Money a calendar month of UTC.",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from convene.api import shapes, shapes_usage, usage
+from convene.api import shapes, shapes_tools, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 from convene.api.table_accounts import account_routes
@@ -20,6 +20,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: Endpoint
     list_models: Endpoint
     show_model: Endpoint
+    list_tools: Endpoint
     usage: Endpoint
     usage_requests: Endpoint
     usage_request: Endpoint
@@ -91,6 +92,14 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             summary="Show one model",
             gives=shapes.Model,
             tag="Models",
+        ),
+        Route(
+            method="GET",
+            path="/v1/tools",
+            endpoint=to.list_tools,
+            summary="List the tools that the server itself may call during an answer",
+            gives=shapes_tools.ToolList,
+            tag="Tools",
         ),
         *_usage(to),
         *account_routes(to),
