@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits]
+    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -16,6 +16,7 @@ import ledger
 import ledger_postgres
 import limits
 import plain
+import runs
 import streams
 from parts import missing, say
 
@@ -29,6 +30,7 @@ SECTIONS: dict[str, Callable[[], bool]] = {
     "ledger": ledger.measure,
     "postgres": ledger_postgres.measure,
     "limits": limits.measure,
+    "runs": runs.measure,
 }
 
 
