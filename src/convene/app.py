@@ -33,6 +33,7 @@ from convene.app_accounts import AccountParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
+from convene.app_runs import RunParts
 from convene.app_tools import ToolRoom
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
@@ -112,6 +113,10 @@ async def make_first(store: Store, clock: Clock) -> First:
 class App:
     """One application: `front` is the ASGI callable; its lifespan starts and stops everything."""
 
+    books: BookRoom | None = None
+    draining = False
+    first = First()
+
     def __init__(
         self,
         config: Config,
@@ -133,14 +138,11 @@ class App:
         self._config, self._clock = config, clock
         self._admission = admission
         self.worker = worker
-        self.books: BookRoom | None = None
         self._store: Store = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
         self._kept: list[asyncio.Task[None]] = []
         self.deployments = Deployments(config, clock, connect, make_engine)
         self.access = AccessLog(sink, clock.now, worker.shown) if config.access_log else None
-        self.draining = False
-        self.first = First()
         self.catalog = catalog = Catalog(self.deployments.all)
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
@@ -149,7 +151,9 @@ class App:
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
-        chats = ChatCompletions(self._turns, Streams(config.edge.ping_s, config.edge.first_event_s))
+        streams = Streams(config.edge.ping_s, config.edge.first_event_s)
+        chats = ChatCompletions(self._turns, streams)
+        self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
         self.accounts, kept_max = AccountParts(config, clock), config.idempotency.answer_bytes_max
         endpoints = Endpoints(
             chat=Idempotent(chats, self._kept_answers, kept_max),
@@ -157,6 +161,7 @@ class App:
             list_models=models.list_all,
             show_model=models.show,
             **self._readers(),
+            **self.runs.endpoints(streams),
             alive=health.alive,
             ready=health.ready,
             **self.accounts.endpoints(),
@@ -233,6 +238,7 @@ class App:
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
         self.tools.start()
+        self.runs.start()
         self.deployments.start()
 
     @property
@@ -256,6 +262,8 @@ class App:
         for task in self._kept:
             task.cancel()
         await asyncio.gather(*self._kept, return_exceptions=True)
+        self.drain()
+        await self.runs.aclose()
         await self._turns.drains.aclose()
         await self.tools.aclose()
         await self.deployments.aclose()

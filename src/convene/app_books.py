@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from convene.config import Config, Plan
     from convene.config import Price as PriceSetting
     from convene.serving.base import Principal
+    from convene.serving.bookkeeping import KnownKilled
     from convene.serving.catalog import Catalog
     from convene.store.base import Store
     from convene.store.base_counters import Counters
@@ -61,7 +62,15 @@ Renew = Callable[["Counters"], Awaitable[bool]]
 class BookRoom:
     """The limits and the ledger of one running application."""
 
-    def __init__(self, config: Config, clock: Clock, store: Store, counters: Counters, allowances: Allowances) -> None:
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        store: Store,
+        counters: Counters,
+        allowances: Allowances,
+        killed: KnownKilled | None,
+    ) -> None:
         limits = config.limits
         self.allowances = allowances
         self.counters = counters
@@ -79,13 +88,22 @@ class BookRoom:
             ),
             self._line,
         )
-        self._keeping = Bookkeeping(self.books, retention_days=config.ledger.retention_days)
+        self._keeping = Bookkeeping(self.books, retention_days=config.ledger.retention_days, known=killed)
 
     @classmethod
-    async def open(cls, config: Config, clock: Clock, store: Store, catalog: Catalog, principals: Principals) -> Self:
+    async def open(
+        cls,
+        config: Config,
+        clock: Clock,
+        store: Store,
+        catalog: Catalog,
+        principals: Principals,
+        killed: KnownKilled | None = None,
+    ) -> Self:
         """Open the counters, bring them up to what the ledger knows, and begin the background work.
 
-        `principals` says who is behind every key, at the moment it is asked.
+        `principals` says who is behind every key, at the moment it is asked; `killed` knows what some of the killed
+        have really used.
 
         Raises:
             ConfigError: counters that are not configured.
@@ -106,7 +124,7 @@ class BookRoom:
         except BaseException:  # a cancelled start too must leave nothing open; nothing is swallowed
             await counters.aclose()
             raise
-        room = cls(config, clock, store, counters, allowances)
+        room = cls(config, clock, store, counters, allowances, killed)
         room._keeping.start()
         return room
 

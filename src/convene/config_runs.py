@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -12,9 +12,6 @@ from convene.config_values import About
 class Runs(msgspec.Struct, frozen=True, kw_only=True):
     """`[runs]`: agentic turns, whose steps are written down so that they can be read again and survive a crash."""
 
-    on_disconnect: Annotated[
-        Literal["cancel", "continue"], About("What a run does when its client leaves; a request may say otherwise")
-    ] = "cancel"
     keep_days: Annotated[float, About("Forget a run that is over after", "days", at_least=0)] = 7.0
     resumes_max: Annotated[int, About("How often a run is taken up again after crashes", at_least=0, at_most=100)] = 3
     request_bytes_max: Annotated[

@@ -9,6 +9,8 @@ import pytest
 
 from api.people import ask, made, someone
 from convene.api.table import Endpoints, route_table
+from convene.serving.base import Principal
+from run_doubles import job
 
 if TYPE_CHECKING:
     from api.conftest import Served
@@ -127,3 +129,41 @@ async def test_a_demoted_admins_key_is_a_members_within_a_second(served: Served)
     await ask(served, "PATCH", f"/v1/admin/users/{ada.id}", "", {"role": "member"})
     await served.app.accounts.ring.poll()  # what its watch does twice a second
     assert (await ask(served, "GET", "/v1/admin/users", key["key"])).status_code == 403
+
+
+KEPT: Final = tuple(route for route in ROUTES if "{run}" in route.path or "{session}" in route.path)
+
+
+@pytest.mark.parametrize("route", KEPT, ids=name)
+async def test_other_peoples_runs_and_sessions_are_not_there_and_stay_as_they_are(served: Served, route: Route) -> None:
+    bob, cy = await someone(served, "bob"), await someone(served, "cy")
+    kept = served.app.runs
+    for who in (bob, cy):
+        await kept.runs.begin(job(f"run_{who.id}", owner=who.id, session="s" + who.id))
+        await kept.sessions.enter(who.id, "s" + who.id)
+    for query in ("", "?stream=true"):
+        missing = await ask(served, route.method, filled(route, run="missing", session="missing") + query, bob.key)
+        assert missing.status_code == 404
+        theirs = await ask(
+            served, route.method, filled(route, run=f"run_{cy.id}", session=f"s{cy.id}") + query, bob.key
+        )
+        assert (theirs.status_code, theirs.text) == (404, missing.text)
+    state = await kept.runs.show(Principal(key_id="", owner=cy.id), f"run_{cy.id}")
+    assert (state.run.status, state.run.cancel_asked) == ("running", False)
+    assert await kept.sessions.known(Principal(key_id="", owner=cy.id), f"s{cy.id}")
+
+
+async def test_lists_of_runs_and_sessions_show_ones_own_and_nothing_else(served: Served) -> None:
+    bob, cy = await someone(served, "bob"), await someone(served, "cy")
+    kept = served.app.runs
+    for who in (bob, cy):
+        await kept.runs.begin(job(f"run_{who.id}", owner=who.id, session="shared"))
+        await kept.sessions.enter(who.id, "shared")
+    for who, other in ((bob, cy), (cy, bob)):
+        for path in ("/v1/runs", "/v1/runs?session=shared"):
+            found = (await ask(served, "GET", path, who.key)).json()["data"]
+            assert [run["id"] for run in found] == [f"run_{who.id}"]
+        mine = (await ask(served, "GET", "/v1/sessions", who.key)).json()["data"]
+        theirs = (await ask(served, "GET", "/v1/sessions", other.key)).json()["data"]
+        assert [one["id"] for one in mine] == [one["id"] for one in theirs] == ["shared"]
+        assert mine[0]["conversation_id"] != theirs[0]["conversation_id"]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import convene
-from convene.api import shapes, shapes_accounts, shapes_described, shapes_tools, shapes_usage
+from convene.api import shapes, shapes_accounts, shapes_described, shapes_runs, shapes_tools, shapes_usage
 from convene.api.openapi_words import ABOUT, FIELDS, HEADERS, IDEMPOTENCY_HEADER, SESSION_HEADER, STATUSES, TAGS
 from convene.api.shapes import ChatReply, ErrorReply
 from convene.api.table import Endpoints, route_table
@@ -40,7 +40,7 @@ EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
 WITH_QUERY: Final = (400, 503)
-SHAPES: Final = (shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes)
+SHAPES: Final = (shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes_runs, shapes)
 """Where the types of replies are, the descriptions of frames before what they are made of."""
 MODEL_TAGS: Final = frozenset({"Chat", "Embeddings"})
 OF_MODELS: Final = (404, 429, 502, 503, 504)
@@ -107,7 +107,7 @@ def _operation(route: Route) -> Json:
     told: Json = {"operationId": operation_id(route), "tags": [route.tag], "summary": route.summary}
     parameters = [_path_parameter(name, route.path) for name in re.findall(r"{(\w+)}", route.path)]
     parameters += [_query_parameter(one) for one in route.query]
-    if route.streams:
+    if route.streams and route.takes is not None:
         parameters.append({"$ref": "#/components/parameters/session"})
     if route.repeatable:
         parameters.append({"$ref": "#/components/parameters/idempotency"})

@@ -17,6 +17,8 @@ ABOUT: Final = (
 TAGS: Final = (
     ("Chat", "Chat completions."),
     ("Embeddings", "Texts to vectors."),
+    ("Runs", "Agentic turns while they go on and after; their streams can be taken up again."),
+    ("Sessions", "What is remembered between requests with the same `x-session-id`."),
     ("Models", "What is deployed, with its real limits."),
     ("Tools", "What the server itself may call during an answer."),
     ("Usage", "What was used, what is left. A key sees its own; an admin's key sees all."),

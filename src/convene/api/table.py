@@ -11,6 +11,7 @@ from convene.api import shapes, shapes_tools, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 from convene.api.table_accounts import account_routes
+from convene.api.table_runs import run_routes
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +51,12 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     withdraw_link: Endpoint
     list_all_keys: Endpoint
     issue_key: Endpoint
+    list_runs: Endpoint
+    show_run: Endpoint
+    cancel_run: Endpoint
+    list_sessions: Endpoint
+    show_session: Endpoint
+    delete_session: Endpoint
     alive: Endpoint
     ready: Endpoint
 
@@ -101,6 +108,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             gives=shapes_tools.ToolList,
             tag="Tools",
         ),
+        *run_routes(to),
         *_usage(to),
         *account_routes(to),
         *_probes(to),

@@ -23,11 +23,12 @@ from convene.events import StepChanged, TextDelta
 from convene.serving.base_runs import RunEnded, answer_of
 from convene.serving.base_steps import Recorded
 from convene.serving.passing import usage_of_step
+from convene.serving.remembering import notes_of
 from convene.serving.run_log import RunLog
 from convene.store.base_runs import Hold, RunStatus, Step
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from convene.clock import Clock
     from convene.events import Event, Fold
@@ -90,6 +91,10 @@ class Room(Protocol):
 
     def leave(self, journal: StoredJournal) -> None:
         """Let go of a run that is over here."""
+        ...
+
+    async def remember(self, run: Run, notes: Mapping[str, bytes]) -> None:
+        """Keep notes in the run's session; never raises for a store that fails."""
         ...
 
 
@@ -176,6 +181,7 @@ class StoredJournal:
         self._published: dict[str, StepChanged] = {}
         self._rows = {row.number: row for row in recorded}
         self._skip = 0
+        self._plan = b""
         self._seed()
 
     def _seed(self) -> None:
@@ -241,6 +247,7 @@ class StoredJournal:
             usage=None if usage is None else usage_of_step(usage),
         )
         step.change = change
+        self._note_plan(row)
         self._under_way.pop(step.id, None)
         return self._write(step, row, change, change)
 
@@ -279,6 +286,10 @@ class StoredJournal:
         if status == "cancelled" and not self.cancel_asked and self._room is not None and self._room.going_down:
             self.drop()
             return
+        if status == "done" and self.run.session_id and self._room is not None and not self.over:
+            notes = notes_of(self.run_id, answer, self._plan)
+            if notes:
+                await self._room.remember(self.run, notes)
         await self.close(status, answer_of(answer, fault, message))
 
     async def close(self, status: RunStatus, answer: Answer) -> None:
@@ -320,8 +331,13 @@ class StoredJournal:
 
     def _recorded(self, row: Step) -> StoredStep:
         shown = shown_of(row)
+        self._note_plan(row)
         status: EndStatus = "failed" if row.status == "failed" else "skipped" if row.status == "skipped" else "done"
         return StoredStep(self, row, shown, Recorded(status, row.output, shown.step))
+
+    def _note_plan(self, row: Step) -> None:
+        if row.kind == "plan" and row.status == "done":
+            self._plan = row.output
 
     def _numbered(self, step: StoredStep, row: Step, change: StepChanged) -> Step:
         """Return the row with the next number and with what was said since the one before."""

@@ -27,12 +27,13 @@ from convene.store.base_runs import Run
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
     from convene.clock import Clock
     from convene.serving.base import Principal
     from convene.serving.base_agentic import Job
     from convene.serving.base_runs import Piece
+    from convene.serving.base_sessions import Memory
     from convene.serving.journal import RunEnd
     from convene.store.base_runs import Runs, Step
 
@@ -68,13 +69,18 @@ class KeptRuns:
         clock: Clock,
         terms: RunTerms = RunTerms(),  # noqa: B008 -- frozen
         going_down: Callable[[], bool] = lambda: False,
+        memory: Memory | None = None,
     ) -> None:
-        """`runs` gives those of the store that is open now; `going_down` says whether this server stops."""
+        """`runs` gives those of the store that is open now; `going_down` says whether this server stops.
+
+        `memory` takes what is worth remembering of a run in its session.
+        """
         self.live: dict[str, StoredJournal] = {}
         self.terms = terms
         self.clock = clock
         self._runs = runs
         self._going_down = going_down
+        self._memory = memory
         self._owed: list[RunEnd] = []
 
     @property
@@ -127,6 +133,19 @@ class KeptRuns:
         """Let go of a run that is over here."""
         if self.live.get(journal.run_id) is journal:
             del self.live[journal.run_id]
+
+    async def remember(self, run: Run, notes: Mapping[str, bytes]) -> None:
+        """Keep notes in the run's session; never raises for a store that fails."""
+        if self._memory is not None:
+            try:
+                await self._memory.remember(run.owner, run.session_id, notes)
+            except StoreFault as fault:
+                log.warning("session of run %s: notes are not kept: %s", run.id, fault.detail or fault.message)
+
+    def close(self) -> None:
+        """Let go of every run that goes on here: it is left to the next holder."""
+        for journal in list(self.live.values()):
+            journal.drop()
 
     async def page(self, who: Principal, limit: int, session_id: str | None, after: str) -> tuple[Sequence[Run], bool]:
         """Return a page of the caller's runs (`base_runs.RunDesk`)."""

@@ -114,6 +114,10 @@ class Conversations:
         found = await self._sessions().page(who.owner, limit + 1, behind)
         return found[:limit], len(found) > limit
 
+    async def known(self, who: Principal, session_id: str) -> bool:
+        """Whether the caller has such a session."""
+        return await self._sessions().get(who.owner, stored_id(session_id)) is not None
+
     async def show(self, who: Principal, session_id: str) -> tuple[SessionRecord, list[Note]]:
         """Return one (`base_sessions.SessionDesk`)."""
         record = await self._sessions().get(who.owner, stored_id(session_id))

@@ -13,7 +13,7 @@ from convene.serving.base_runs import RunEnded
 from convene.serving.base_steps import StepPlan
 from convene.serving.journal import RunDivergedError, StoredJournal, shown_of
 from convene.usage import Usage
-from unit.serving.run_doubles import RunHouse, a_round, a_tool, an_answer
+from run_doubles import RunHouse, a_round, a_tool, an_answer
 
 
 @pytest.fixture

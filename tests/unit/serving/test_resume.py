@@ -17,8 +17,8 @@ from convene.serving.run_books import entry_id, entry_of_killed, turn_of
 from convene.store.base_runs import Step
 from convene.usage import Usage
 from ledger_samples import ended, intent
+from run_doubles import WHO, RunHouse, a_round, a_tool, job
 from unit.serving.ledger_double import Pages
-from unit.serving.run_doubles import WHO, RunHouse, a_round, a_tool, job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

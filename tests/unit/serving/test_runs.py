@@ -28,7 +28,7 @@ from convene.serving.base_runs import RunEnded, answer_of
 from convene.serving.run_log import RunLog, joined
 from convene.serving.runs import READERS_MAX, RunTerms
 from convene.usage import Usage
-from unit.serving.run_doubles import OTHER, WHO, RunHouse, a_round, a_tool, an_answer, job
+from run_doubles import OTHER, WHO, RunHouse, a_round, a_tool, an_answer, job
 
 if TYPE_CHECKING:
     from convene.events import Event

@@ -14,8 +14,8 @@ from convene.errors import BadRequest, NotFound
 from convene.serving import sessions as sessions_module
 from convene.serving.sessions import Conversations, SessionTerms, stored_id
 from fakes import FakeClock
+from run_doubles import OTHER, WHO, RunHouse, an_answer
 from sessions_double import SessionsDouble
-from unit.serving.run_doubles import OTHER, WHO, RunHouse, an_answer
 
 if TYPE_CHECKING:
     from convene.store.base_sessions import Sessions

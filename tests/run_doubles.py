@@ -11,9 +11,11 @@ from convene.serving.base import Agentic, ChatRequest, Principal
 from convene.serving.base_agentic import Job
 from convene.serving.base_steps import StepPlan
 from convene.serving.runs import KeptRuns, RunTerms
+from convene.serving.sessions import Conversations
 from convene.usage import Usage
 from fakes import FakeClock
 from runs_double import RunsDouble
+from sessions_double import SessionsDouble
 
 if TYPE_CHECKING:
     from convene.serving.journal import StoredJournal
@@ -63,7 +65,9 @@ class RunHouse:
         self.store = RunsDouble()
         self.clock = FakeClock()
         self.going_down = False
-        self.runs = KeptRuns(lambda: self.store, self.clock, terms, lambda: self.going_down)
+        self.talk = SessionsDouble()
+        self.sessions = Conversations(lambda: self.talk, lambda: self.store, self.clock)
+        self.runs = KeptRuns(lambda: self.store, self.clock, terms, lambda: self.going_down, self.sessions)
 
     async def begun(self, run_id: str = "run_1", *, session: str | None = None) -> StoredJournal:
         """Begin a run."""
