@@ -147,7 +147,7 @@ class McpServer:
 
     async def _stay(self) -> None:
         """Keep the list fresh until the server does not answer any more; whether it is down, the next greeting says."""
-        listener = asyncio.create_task(self._listen()) if self._link.session.list_changed else None
+        listener = asyncio.create_task(self._listen()) if self._link.session.audible else None
         try:
             while True:
                 await self._until_due()

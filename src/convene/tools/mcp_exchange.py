@@ -113,6 +113,11 @@ class Session(msgspec.Struct, frozen=True):
         """Whether each request stands for itself."""
         return self.version == MODERN
 
+    @property
+    def audible(self) -> bool:
+        """Whether it is worth listening to: a session also tells, by its stream's end, that its server has ended."""
+        return self.list_changed or bool(self.id)
+
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One request: `number` is its id, `name` the tool that it calls."""
