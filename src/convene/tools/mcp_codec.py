@@ -196,17 +196,18 @@ def read_outcome(result: dict[str, Any]) -> Outcome:
     return Outcome(text=text, structured=structured, failed=result.get("isError") is True)
 
 
-def read_progress(note: Note, token: int) -> str:
-    """Return in a few words how far the call with this token is; empty if the note is not about it."""
-    if note.method != "notifications/progress" or note.params.get("progressToken") != token:
-        return ""
+def read_progress(note: Note) -> tuple[int | str, str] | None:
+    """Return the token of the call that a note is about and in a few words how far it is; None for any other note."""
+    token = note.params.get("progressToken")
+    if note.method != "notifications/progress" or not _is_id(token):
+        return None
     message = note.params.get("message")
     if isinstance(message, str) and (words := clean(message, 200)):
-        return words
+        return token, words
     done, total = note.params.get("progress"), note.params.get("total")
     if not _is_number(done):
-        return ""
-    return f"{done:g} of {total:g}" if _is_number(total) else f"{done:g}"
+        return None
+    return token, f"{done:g} of {total:g}" if _is_number(total) else f"{done:g}"
 
 
 def clean(text: str, chars_max: int) -> str:

@@ -69,8 +69,9 @@ class Unreachable(McpFault):
 class Turned(McpFault):
     """An HTTP status that refuses, with no error of the protocol's in it."""
 
-    def __init__(self, status: int) -> None:
-        super().__init__(f"it answers {status}")
+    def __init__(self, status: int, location: str = "") -> None:
+        """`location` is where it points to instead; nobody goes there, but the operator should know."""
+        super().__init__(f"it answers {status}" + (f" and points to {clean(location, 200)}" if location else ""))
         self.status = status
 
 
@@ -293,7 +294,9 @@ class Wire:
             pass  # the status says enough
         if session.id and _forgotten(response.status, fault):
             raise SessionGone(f"it answers {response.status} to its session")
-        raise Turned(response.status) if fault is None else Refusal(fault)
+        if fault is not None:
+            raise Refusal(fault)
+        raise Turned(response.status, response.headers.get("location", ""))
 
     async def _read(self, response: http.Response, reading: _Reading) -> Reply | Fault | None:
         """Return the reply, or None if a stream broke off that can be taken up again. Raises `McpFault`."""

@@ -10,6 +10,7 @@ When to do which is for `mcp.py`.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -45,6 +46,8 @@ PAGES_MAX: Final = 64
 TOOLS_READ_MAX: Final = 4096
 _NO_ANSWER_OF_ITS_ERA: Final = frozenset({401, 403, 407, 429, 502, 503, 504})
 """Statuses that say nothing of which revision a server speaks: its key is wrong, or it is busy or down."""
+_SESSION_ID: Final = re.compile(r"[!-~]{0,1024}")
+"""Empty: it keeps no sessions."""
 _MODERN_FAULTS: Final = frozenset({HEADER_MISMATCH, CAPABILITY_MISSING})
 
 
@@ -69,6 +72,7 @@ class McpLink:
         self._wire = wire
         self._changed = changed
         self._session = Session()
+        self._running: dict[int | str, Callable[[str], None]] = {}
         self._opening = asyncio.Lock()
 
     @property
@@ -130,23 +134,23 @@ class McpLink:
             headers=headers_of(wanted.marks, wanted.arguments) if session.modern else (),
             fresh=not wanted.repeatable,
         )
-
-        def hear(note: Note) -> None:
-            if words := read_progress(note, number):
-                wanted.progress(words)
-            self._hear(note)
-
+        self._running[number] = wanted.progress
         try:
-            answer = await self._wire.ask(call, session, hear)
+            answer = await self._wire.ask(call, session, self._hear)
         except asyncio.CancelledError:
             # Before 2026-07-28 a closed connection does not end the work; from then on it does.
             if not session.modern:
                 about: dict[str, object] = {"requestId": number, "reason": "nobody waits for it any more"}
                 self._wire.tell_aside(session, "notifications/cancelled", about)
             raise
+        finally:
+            del self._running[number]
         return read_outcome(answer.result)
 
     def _hear(self, note: Note) -> None:
+        """Take note, on whichever stream it comes: older servers tell the progress of calls on their own."""
+        if (told := read_progress(note)) is not None and told[0] in self._running:
+            self._running[told[0]](told[1])
         if note.method == "notifications/tools/list_changed":
             self._changed()
 
@@ -183,6 +187,8 @@ class McpLink:
         call = Call(number=self._wire.number(), method="initialize", timeout_s=GREETING_S)
         answer = await self._wire.ask(call, Session())
         greeting = read_initialize(answer.result)
+        if not _SESSION_ID.fullmatch(answer.session_id):
+            raise NotMcp("its session has an unusable id")
         session = Session(greeting.versions[0], answer.session_id, greeting.list_changed)
         await self._wire.tell(session, "notifications/initialized")
         return session
