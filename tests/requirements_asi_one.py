@@ -81,15 +81,15 @@ CHAT-34 proved The answer is found at `choices[0].message.content`.
 CHAT-35 proved The reply's `id` is a string.
 CHAT-36 proved The reply's `model` repeats the name that was asked for.
 CHAT-37 proved `usage` gives `prompt_tokens`, `completion_tokens` and `total_tokens`.
-CHAT-38 4 The manifests of agents and the tool calls of a turn are the list of objects `executable_data`.
-CHAT-39 4 What a reasoning of several steps did is traced in `intermediate_steps`.
+CHAT-38 proved The manifests of agents and the tool calls of a turn are the list of objects `executable_data`.
+CHAT-39 proved What a reasoning of several steps did is traced in `intermediate_steps`.
 CHAT-40 proved The model's reasoning is in `thought`.
 CHAT-41 proved `metadata` is an object.
-CHAT-42 4 Entries of server-run `tool_calls` have the reference's `id`, `tool_name`, `args`, `result`.
+CHAT-42 proved Entries of server-run `tool_calls` have the reference's `id`, `tool_name`, `args`, `result`.
 CHAT-43 proved After a plain question the agentic fields are there and empty.
-CHAT-44 4 There is one documented inner form for items of `executable_data` and of `intermediate_steps`, which is
+CHAT-44 proved There is one documented inner form for items of `executable_data` and of `intermediate_steps`, which is
     Convene's.
-CHAT-45 4 Every item of `executable_data` has a `tool_name`.
+CHAT-45 proved Every item of `executable_data` has a `tool_name`.
 CHAT-46 proved The role of a reply is `assistant`.
 CHAT-47 proved A whole reply has `object` `chat.completion`, and `created` counts Unix seconds.
 CHAT-48 proved Unless there are tool calls, `content` is a string, if need be `""`, and not null.
@@ -143,7 +143,7 @@ MODEL-04 2 One key and one API serve all models, each with streaming, OpenAI SDK
 MODEL-05 proved The context and output limits in `/v1/models` are those of the engine in use.
 MODEL-06 proved `asi1-preview`, `asi1-turbo`, `asi1-pro`, `asi1-large` and `asi1-thinking` are unknown names.
 MODEL-07 5 An agent's address or handle given as `model` is a 404, except where the operator allows it.
-MODEL-08 4 For each model the operator can cap the tool calls of one turn.
+MODEL-08 proved For each model the operator can cap the tool calls of one turn.
 KEY-01 proved A user can get an account and make a key.
 KEY-02 proved A key has a name, appears in full only once, and is revoked by deletion.
 KEY-03 2 Any opaque text can be a key, `sk_` + 64 hex digits and `sk-...` included.
@@ -200,8 +200,8 @@ TOOLS-06 proved The follow-up has the assistant message unchanged, then for each
 TOOLS-07 proved User, assistant with calls, tool results: another order is an error.
 TOOLS-08 proved The follow-up is answered with text although it has no `tools`.
 TOOLS-09 2 When calls are parallel, strict mode may be relaxed for them.
-TOOLS-10 4 Calls that the server itself ran (`{id, tool_name, args, result}`) are not left to the client; DEC-01 says
-    where they appear.
+TOOLS-10 proved Calls that the server itself ran (`{id, tool_name, args, result}`) are not left to the client; DEC-01
+    says where they appear.
 TOOLS-11 proved Given tools, `tool_choice: "required"` produces a call each time, through 15 rounds with a forced
     `finish` tool.
 TOOLS-12 proved `content` is free of raw markup such as `<tool_call>...</tool_call>` or `<arg_value>`.
@@ -284,7 +284,8 @@ COMPAT-01 proved A whole reply always has an object as `usage`.
 COMPAT-02 proved By default no `tool_calls` item consists of `{id,tool_name,args,result}` alone.
 COMPAT-03 2 With LiteLLM the server is `openai/<model>`.
 [asi-one §16]
-DEC-01 4 Client calls are pure OpenAI; server-run tools are in `executable_data` and an own field, and in `tool_calls`
+DEC-01 proved Client calls are pure OpenAI; server-run tools are in `executable_data` and an own field, and in
+    `tool_calls`
     only without request `tools`, as dual-shaped objects with finish_reason `stop`; a switch gives the bare shape.
 DEC-02 proved Streams have `delta`, whole replies `message`.
 DEC-03 4 `x-session-id` stays optional, serves session and traces, and is no ground for refusal.
@@ -305,8 +306,8 @@ DEC-14 proved One extra level around `messages` is taken off; more is a 400 with
 DEC-15 proved `max_tokens` 0 is unset and a negative one is a 400.
 DEC-16 proved Temperature and its like are optional.
 DEC-17 2 Every model takes tools.
-DEC-18 4 `web_search` is taken everywhere; where no search is set up the answer comes nonetheless and `metadata` tells
-    it.
+DEC-18 proved `web_search` is taken everywhere; where no search is set up the answer comes nonetheless and `metadata`
+    tells it.
 DEC-19 7 The Responses API is as RESP-01 to RESP-06 have it.
 DEC-20 proved Tool traffic uses `tool_calls` and role `tool`, not `tool_use` or `tool_result`.
 DEC-21 proved A finish_reason `tool_calls` without calls, or fences around a json_object, do not occur.

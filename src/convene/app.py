@@ -30,6 +30,7 @@ from convene.api.table import Endpoints, route_table
 from convene.api.tools import ServerTools
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
+from convene.app_agent import make_agent
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
@@ -56,15 +57,17 @@ log = logging.getLogger("convene.app")
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from convene.api.routes import Endpoint
+    from convene.api.routes import Endpoint, Route
     from convene.app_models import EngineMaker
     from convene.clock import Clock
     from convene.config import Config
     from convene.http.base import Client
     from convene.serving.admission import Admission
     from convene.serving.base import Principal
+    from convene.serving.resume import Resumption
     from convene.store.base import Store
     from convene.store.base_ledger import Ledger
+    from convene.tools.base import Toolbox
 
 
 class Worker(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,13 +130,14 @@ class App:
         *,
         make_engine: EngineMaker | None = None,
         worker: Worker = ALONE,
+        tools: Toolbox | None = None,
     ) -> None:
         """`sink` takes the lines of the access log, `connect` makes the client of an upstream.
 
         `admission` decides which requests may run and hears what each has used, for tests and simulations; without it
         the configured limits and the ledger do, from `start` on. `make_engine` gives the embedded engines where they
         are not this process's own. `worker` says which of several processes this is: counters in memory are exact only
-        where there is one.
+        where there is one. `tools` are offered beside those that are configured.
         """
         self._config, self._clock = config, clock
         self._admission = admission
@@ -146,14 +150,15 @@ class App:
         self.catalog = catalog = Catalog(self.deployments.all)
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
-        self.tools = ToolRoom.open(config, clock, connect)
-        self._turns = Turns(catalog, admission or Open(), clock)
+        self.tools = ToolRoom.open(config, clock, connect, () if tools is None else (tools,))
+        self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
+        self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions)
+        self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
-        chats = ChatCompletions(self._turns, streams)
-        self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
+        chats = ChatCompletions(self._turns, streams, config.agentic.tool_calls_shape)
         self.accounts, kept_max = AccountParts(config, clock), config.idempotency.answer_bytes_max
         endpoints = Endpoints(
             chat=Idempotent(chats, self._kept_answers, kept_max),
@@ -175,10 +180,15 @@ class App:
         self._shelf = Shelf(config.data_dir / "metrics", worker.index) if worker.count > 1 else None
         metrics = _metrics_page(config, self.metrics, self._shelf)
         served = (*routes, *docs.routes(), *self.accounts.routes(), *metrics.routes())
-        self.front = Front(
+        self.front = self._open_front(served)
+        self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
+
+    def _open_front(self, served: tuple[Route, ...]) -> Front:
+        config = self._config
+        return Front(
             router=Router(served),
             gatekeeper=LocalGate() if config.auth == "none" else ClosedGate(),
-            clock=clock,
+            clock=self._clock,
             lifespan=Lifespan(self.start, self.stop),
             cors=Cors(config.cors_origins),
             witnesses=(self.metrics.note,) if self.access is None else (self.metrics.note, self.access.write),
@@ -186,7 +196,6 @@ class App:
             loopback_only=config.auth == "none",
             browsers=self.accounts.browsers,
         )
-        self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
 
     @property
     def ledger(self) -> Ledger:
@@ -230,7 +239,8 @@ class App:
             async def principals() -> dict[str, Principal]:
                 return await ring.principals() | {LOCAL.key_id: LOCAL}
 
-            self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals)
+            killed = self._resume_runs(ring)
+            self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals, killed)
             self._turns.admission = self._embedder.admission = self.books.books
         self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
         self._kept_answers.replays = self._replays
@@ -240,6 +250,14 @@ class App:
         self.tools.start()
         self.runs.start()
         self.deployments.start()
+
+    def _resume_runs(self, ring: KeyRing) -> Resumption:
+        """Let the runs of the dead be taken up; return who knows what they have used."""
+
+        async def holder(key_id: str) -> Principal | None:
+            return LOCAL if key_id == LOCAL.key_id else await ring.holder(key_id)
+
+        return self.runs.resume_with(self._turns, holder)
 
     @property
     def first_key(self) -> str | None:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from convene.app_agent import agentic_terms
 from convene.app_books import terms_of
 from convene.config import ConfigError
 from convene.engine.base import EMBEDDING_SETTINGS, EngineSettings, FetchSettings
@@ -173,7 +174,11 @@ class Deployments:
 
     def _on_terms(self, deployment: Deployment) -> Deployment:
         card = deployment.card
-        return msgspec.structs.replace(deployment, terms=terms_of(self._config, card.id, card.upstream))
+        return msgspec.structs.replace(
+            deployment,
+            terms=terms_of(self._config, card.id, card.upstream),
+            agentic=agentic_terms(self._config, card.id),
+        )
 
     def _embedded(self, name: str, aliases: tuple[str, ...]) -> Deployment:
         if self._chat is None:

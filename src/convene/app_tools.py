@@ -31,19 +31,29 @@ class ToolRoom:
         boxes: Sequence[Toolbox],
         close: Sequence[Callable[[], Awaitable[None]]] = (),
         servers: McpBox | None = None,
+        more: Sequence[Toolbox] = (),
     ) -> None:
-        """`close` ends what the boxes use; `servers` has a life of its own and comes after them."""
+        """`close` ends what the boxes use; `servers` has a life of its own and comes after them, then `more`."""
         self._servers = servers or McpBox(())
-        self._boxes = (*boxes, self._servers)
+        self._boxes = (*boxes, self._servers, *more)
         self._close = tuple(close)
-        self.general = bool(self._servers.servers)
+        self.general = bool(self._servers.servers or more)
         """Whether there may be tools that are offered without being asked for: others than search and fetch."""
 
     @classmethod
-    def open(cls, config: Config, clock: Clock, connect: Callable[[ClientOptions], Client]) -> Self:
-        """Build what is configured; `connect` makes the client of a configured host. Nothing is asked yet."""
+    def open(
+        cls,
+        config: Config,
+        clock: Clock,
+        connect: Callable[[ClientOptions], Client],
+        more: Sequence[Toolbox] = (),
+    ) -> Self:
+        """Build what is configured, and `more` beside it; `connect` makes the client of a configured host.
+
+        Nothing is asked yet.
+        """
         search = SearchParts(config.search, clock, connect)
-        return cls((search.box,), (search.aclose,), open_servers(config.mcp, clock, connect))
+        return cls((search.box,), (search.aclose,), open_servers(config.mcp, clock, connect), more)
 
     @property
     def servers(self) -> Sequence[McpServer]:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from convene.config_agentic import AgenticSettings
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, fault_of
 from convene.config_mcp import Mcp, mcp_fault
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 __all__ = [
+    "AgenticSettings",
     "Books",
     "Brave",
     "ClientSettings",
@@ -193,6 +195,12 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     price: Annotated[str, About("Entry of [prices] that it costs; the one of its own name when empty")] = ""
     limits: Annotated[str, About("Plan whose limits all its callers share")] = ""
     limits_per_key: Annotated[str, About("Plan whose limits each key has on it, beside its own")] = ""
+    server_tools: Annotated[bool | None, About("Offer it the server's own tools")] = None
+    max_tool_calls: Annotated[int | None, About("Most calls of them in one turn", at_least=0, at_most=100_000)] = None
+    search: Annotated[
+        Literal["auto", "before", "tool"],
+        About("Web search: before the answer, or as its tool; auto: before for small models, else as its tool"),
+    ] = "auto"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,6 +236,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     engine: Engine = Engine()
     scripted: Scripted = Scripted()
     tools: Tools = Tools()
+    agentic: AgenticSettings = AgenticSettings()
     egress: EgressSettings = EgressSettings()
     search: Search = Search()
     limits: Limits = Limits()
@@ -279,6 +288,7 @@ _SCHEMA = Schema(
         "engine": Engine,
         "scripted": Scripted,
         "tools": Tools,
+        "agentic": AgenticSettings,
         "egress": EgressSettings,
         "search": Search,
         "search.searxng": Searxng,

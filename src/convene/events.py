@@ -78,13 +78,9 @@ class Finished(msgspec.Struct, frozen=True):
 
 
 class UsageReported(msgspec.Struct, frozen=True):
-    """Tokens used by one generation; several of them add up.
-
-    `replayed`: they were used, and entered into the books, before a crash.
-    """
+    """Tokens used by one generation; several of them add up."""
 
     usage: Usage
-    replayed: bool = False
 
 
 class StepChanged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
@@ -121,8 +117,6 @@ class ToolRan(msgspec.Struct, frozen=True, kw_only=True):
     result: object = None
     status: Literal["done", "failed"] = "done"
     agent: dict[str, object] | None = None
-    replayed: bool = False
-    """It ran before a crash; for the books alone."""
 
 
 class Noticed(msgspec.Struct, frozen=True):

@@ -81,9 +81,10 @@ def serve(tmp_path: Path) -> Callable[..., AbstractAsyncContextManager[Served]]:
             edge=Edge(ping_s=5, first_event_s=5),
         )
         written: list[bytes] = []
-        connect = fields.pop("connect", None)
+        extra: dict[str, Any] = {name: fields.pop(name) for name in ("connect",) if name in fields}
+        if "box" in fields:
+            extra["tools"] = fields.pop("box")
         config = msgspec.structs.replace(base, **fields)
-        extra = {} if connect is None else {"connect": connect}
         app = App(config, SystemClock(), written.append, **extra)
         lines: list[dict[str, Any]] = []
         async with open_client(app.front, base_url=BASE) as http:

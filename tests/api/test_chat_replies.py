@@ -167,7 +167,7 @@ async def test_the_official_client_reads_content_usage_and_the_extras_as_attribu
     assert reply.usage.total_tokens > 0
     extras: Any = reply
     assert extras.executable_data == []
-    assert extras.intermediate_steps == []
+    assert [step["kind"] for step in extras.intermediate_steps] == ["model"]
     assert "3 words" in extras.thought[0]
     assert reply._request_id == extras.metadata["request_id"]
 

@@ -111,7 +111,7 @@ async def test_null_asks_for_nothing_new_in_any_field(served: Served, field: str
         {"stream_options": {}},
         {"logit_bias": {"50256": 0}, "service_tier": "flex"},
         {"anything": {"nested": [1, {"deep": None}]}, "": 1, "\u2028": "\u0000"},
-        {"web_search": True, "planner_mode": True, "study_mode": False, "agent_address": "agent1q..."},
+        {"web_search": True, "planner_mode": False, "study_mode": True, "agent_address": "agent1q..."},
         {"web_search_options": {}},
         {"temperature": 0, "top_p": 0.001, "presence_penalty": 2, "frequency_penalty": 2.0},
     ],

@@ -65,9 +65,11 @@ async def test_unknown_fields_and_hints_travel_on_and_our_own_do_not(serve: Serv
             top_k=5,
             enable_thinking=True,
             safety_identifier="s",
-            planner_mode=True,
+            study_mode=True,
             web_search=True,
             server_tools=False,
+            max_tool_calls=3,
+            on_disconnect="cancel",
             store=True,
             metadata={"a": "b"},
             logit_bias={"1": 0, "2": 5},
@@ -81,7 +83,8 @@ async def test_unknown_fields_and_hints_travel_on_and_our_own_do_not(serve: Serv
     assert (body["top_k"], body["enable_thinking"], body["safety_identifier"]) == (5, True, "s")
     assert body["logit_bias"] == {"2": 5}
     assert body["temperature"] == 0.5
-    ours = {"planner_mode", "web_search", "server_tools", "store", "metadata", "max_tokens", "api_base"}
+    ours = {"study_mode", "web_search", "server_tools", "max_tool_calls", "on_disconnect", "api_base"}
+    ours |= {"store", "metadata", "max_tokens"}
     assert not ours & set(body)
     assert answer.json()["model"] == "near"
     assert answer.json()["metadata"]["upstream"] == "up"

@@ -31,6 +31,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "engine": config.Engine,
     "scripted": config.Scripted,
     "tools": config.Tools,
+    "agentic": config.AgenticSettings,
     "egress": config.EgressSettings,
     "search": config.Search,
     "search.searxng": config.Searxng,

@@ -19,6 +19,7 @@ SEES_ALL: Final = frozenset(
     {
         *(
             "app",
+            "app_agent",
             "app_books",
             "app_egress",
             "app_mcp",

@@ -31,7 +31,7 @@ from convene.api.openapi_words import STATUSES
 from convene.api.problems import STATUSES as ERROR_CLASSES
 from convene.api.problems import MethodNotAllowed, UnsupportedMedia
 from convene.api.routes import Router
-from convene.api.shapes import ChatBody, EmbeddingBody, ErrorReply
+from convene.api.shapes import ChatBody, EmbeddingBody, ErrorReply, ReplyToolCall
 from convene.api.shapes_described import ExecutedTool, Step
 from convene.api.shapes_tools import ServerTool
 from convene.api.shapes_usage import LimitLevels, UsageTotal
@@ -265,6 +265,8 @@ def test_every_sample_in_json_is_what_it_shows(sample: pages.Sample) -> None:
             msgspec.convert(value, UsageTotal, strict=True)
         case {"object": "list", "plan": _}:
             msgspec.convert(value, LimitLevels, strict=True)
+        case {"function": _, "tool_name": _}:
+            read_shape(value, ReplyToolCall)
         case {"tool_name": _}:
             read_shape(value, ExecutedTool)
         case {"depends_on": _}:

@@ -18,6 +18,7 @@ import pytest
 from bridge import Bridge, Lifespan
 from convene.app import App
 from convene.config import Config, Edge, Engine, Model, Price, Upstream
+from convene.serving.admission import OpenLease
 from simulation import Answer, FakeClient, World, draw_answer, run
 from unit.providers.upstream_doubles import DONE, USAGE, chunk, whole
 
@@ -50,7 +51,7 @@ class Books:
         return lease
 
 
-class CountedLease:
+class CountedLease(OpenLease):
     """A lease that remembers its settlements."""
 
     def __init__(self, outcome: Outcome) -> None:

@@ -17,6 +17,7 @@ from convene.errors import Busy, ConveneError
 
 if TYPE_CHECKING:
     from convene.api.call import Call
+    from convene.api.chat_reply import ServerCalls
     from convene.api.chat_request import ChatCall
     from convene.api.stream import Stream, Streams
     from convene.serving.base import Turn, Turns
@@ -28,9 +29,11 @@ SHUT_DOWN = Busy("The server is shutting down and could not finish this answer; 
 class ChatCompletions:
     """The endpoint; holds the use case and the open streams."""
 
-    def __init__(self, turns: Turns, streams: Streams) -> None:
+    def __init__(self, turns: Turns, streams: Streams, shape: ServerCalls = "dual") -> None:
+        """`shape`: how calls of the server's own tools stand in `tool_calls` too (decision 1)."""
         self._turns = turns
         self._streams = streams
+        self._shape: ServerCalls = shape
 
     async def __call__(self, call: Call) -> None:
         """Answer one request."""
@@ -40,11 +43,13 @@ class ChatCompletions:
                 log.log(level, "request %s: %s", call.request_id, words)
         turn = self._turns.start(asked.request, call.caller, call.request_id)
         call.outcome = turn.outcome
+        if turn.run_id:
+            call.common.append((b"x-run-id", turn.run_id.encode()))
         if asked.stream:
             await self._stream(call, asked, turn)
             return
         gathered = await turn.answer()
-        await call.reply(200, reply_bytes(gathered, turn, asked, call.request_id))
+        await call.reply(200, reply_bytes(gathered, turn, asked, call.request_id, self._shape))
 
     async def _stream(self, call: Call, asked: ChatCall, turn: Turn) -> None:
         frames = ChatFrames(
@@ -64,7 +69,9 @@ class ChatCompletions:
                     ready = frames.frames(event)
                     if ready:
                         await stream.write(ready)
-            await stream.finish(frames.end(cost_of(turn.outcome)))
+            await stream.finish(
+                frames.end(cost_of(turn.outcome), run_id=turn.run_id, conversation_id=turn.conversation_id)
+            )
         except asyncio.CancelledError:
             with contextlib.suppress(ClientLeftError):
                 await self._fail(stream, SHUT_DOWN)  # reaches nobody when it was the client that left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -43,7 +43,13 @@ SERVICE_TIER = "default"
 ESTIMATED = Notice("usage_estimated", "The upstream reported no token counts; they are estimated from the text.")
 
 
-def reply_bytes(gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
+ServerCalls = Literal["dual", "bare", "off"]
+"""How calls of the server's own tools stand in `tool_calls` too: OpenAI's keys and ASI:One's, ASI:One's alone, not."""
+
+
+def reply_bytes(
+    gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, request_id: str, shape: ServerCalls = "dual"
+) -> bytes:
     """Return the body of a whole reply: OpenAI's shape and the five extras, always present (decisions)."""
     if isinstance(gathered, PlainAnswer):
         if not gathered.usage.estimated:
@@ -54,6 +60,8 @@ def reply_bytes(gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, reques
     folded = gathered.choices
     indexes = folded if len(folded) == 1 else sorted(folded)
     choices = [_choice(index, folded[index], gathered, legacy=call.legacy_functions) for index in indexes]
+    if gathered.tools and shape != "off" and not call.request.generation.tools:
+        choices[0].message.tool_calls = server_calls(gathered.tools, shape)
     return _encode(
         ChatReply(
             id=turn.id,
@@ -61,12 +69,13 @@ def reply_bytes(gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, reques
             model=turn.model,
             choices=choices,
             usage=usage_of(gathered.usage),
-            metadata=metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome)),
+            metadata=metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome), turn.run_id),
             system_fingerprint=fingerprint_of(gathered.began, seeded=call.seeded),
             service_tier=SERVICE_TIER if call.service_tier else UNSET,
             executable_data=[tool_of(ran) for ran in gathered.tools] if gathered.tools else [],
             intermediate_steps=[step_of(step) for step in gathered.steps.values()] if gathered.steps else [],
             thought=["".join(choice.reasoning) for choice in folded.values() if choice.reasoning],
+            conversation_id=turn.conversation_id,
         )
     )
 
@@ -81,7 +90,7 @@ _PLAIN_REPLY: Final = (
             model="%b",
             choices=[ReplyChoice(0, ReplyMessage("%b"), "stop")],
             usage=ReplyUsage(-1, -1, -1, PromptDetails(-1), CompletionDetails(-1)),
-            metadata=ReplyMetadata("%b", "%b", "%b"),
+            metadata=ReplyMetadata("%b", "%b", upstream="%b"),
         )
     )
     .replace(b'"stop"', b"%b")
@@ -136,7 +145,7 @@ def _choice(index: int, choice: Choice, gathered: Fold, *, legacy: bool) -> Repl
     if calls and legacy:
         message.function_call = ReplyFunction(calls[0].name, calls[0].arguments)
     elif calls:
-        message.tool_calls = [ReplyToolCall(call.id, ReplyFunction(call.name, call.arguments)) for call in calls]
+        message.tool_calls = [ReplyToolCall(one.id, ReplyFunction(one.name, one.arguments)) for one in calls]
     return ReplyChoice(
         index=index,
         message=message,
@@ -193,24 +202,40 @@ def step_of(step: StepChanged) -> JsonObject:
 def tool_of(ran: ToolRan) -> JsonObject:
     """Return an item of `executable_data` (decisions, shapes of the extras)."""
     fields: JsonObject = msgspec.structs.asdict(ran)
-    del fields["replayed"]
     if ran.agent is None:
         del fields["agent"]
     return fields
 
 
+def server_calls(ran: Iterable[ToolRan], shape: ServerCalls) -> list[ReplyToolCall]:
+    """Return tools that ran here as whole replies show them to clients without tools (decision 1, TOOLS-10)."""
+    calls: list[ReplyToolCall] = []
+    for index, one in enumerate(one for one in ran if one.type == "tool_call"):
+        call = ReplyToolCall(one.id, UNSET, UNSET, UNSET, one.tool_name, one.args, one.result)
+        if shape == "dual":
+            call.index, call.type = index, "function"
+            call.function = ReplyFunction(one.tool_name, _encode(one.args).decode())
+        calls.append(call)
+    return calls
+
+
 def cost_of(outcome: Outcome) -> Cost | UnsetType:
     """Return what a settled turn has cost, where its model has a price."""
-    return Cost(outcome.currency, outcome.cost_micros) if outcome.currency else UNSET
+    if not outcome.currency:
+        return UNSET
+    steps: list[JsonObject] = [{"step": step, "micros": micros} for step, micros in outcome.by_step]
+    return Cost(outcome.currency, outcome.cost_micros, steps)
 
 
-def metadata_of(gathered: Fold, request_id: str, model: str, cost: Cost | UnsetType = UNSET) -> ReplyMetadata:
+def metadata_of(
+    gathered: Fold, request_id: str, model: str, cost: Cost | UnsetType = UNSET, run_id: str = ""
+) -> ReplyMetadata:
     """Return `metadata`: where the answer came from and what the caller should know about it."""
     notices = [Notice(noticed.code, noticed.message) for noticed in gathered.notices]
     if gathered.usage is not None and gathered.usage.estimated:
         notices.append(ESTIMATED)
     upstream = UNSET if gathered.began is None else gathered.began.upstream
-    return ReplyMetadata(request_id, model, upstream, cost, notices or UNSET)
+    return ReplyMetadata(request_id, model, run_id or UNSET, upstream, cost, notices or UNSET)
 
 
 def fingerprint_of(began: Began | PlainAnswer | None, *, seeded: bool) -> str | UnsetType:

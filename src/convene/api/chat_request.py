@@ -17,7 +17,7 @@ from convene.api.chat_input import as_chat
 from convene.api.chat_messages import read_messages
 from convene.api.chat_tools import is_forced, read_choice, read_tools
 from convene.api.json_body import read_as, read_object, read_shape
-from convene.api.shapes import EFFORTS, ChatBody, PlainChatBody
+from convene.api.shapes import EFFORTS, ON_DISCONNECT, ChatBody, PlainChatBody
 from convene.errors import BadRequest
 from convene.messages import Message, ResponseFormat, ToolChoice
 from convene.providers.base import HOST_FIELDS, Generation, Sampling
@@ -195,14 +195,21 @@ def _read_agentic(wire: ChatBody, session_id: str | None) -> Agentic:
         and wire.planner_mode is None
         and wire.study_mode is None
         and wire.server_tools is None
+        and wire.max_tool_calls is None
+        and wire.on_disconnect is None
     ):
         return _PLAIN
+    leaving = wire.on_disconnect
+    if leaving not in (None, *ON_DISCONNECT):
+        raise BadRequest("Invalid 'on_disconnect': use cancel or continue.", param="on_disconnect")
     return Agentic(
         web_search=bool(wire.web_search) or wire.web_search_options is not None,
         web_search_options=wire.web_search_options,
         planner_mode=bool(wire.planner_mode),
         study_mode=bool(wire.study_mode),
         server_tools=wire.server_tools is not False,
+        max_tool_calls=wire.max_tool_calls,
+        on_disconnect="continue" if leaving == "continue" else "cancel" if leaving == "cancel" else None,
         agent_address=wire.agent_address or None,
         session_id=session_id or None,
     )

@@ -18,6 +18,7 @@ ShortText = Annotated[str, Meta(max_length=4096)]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 ROLE_NAMES = ("system", "developer", "user", "assistant", "tool", "function")
 EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+ON_DISCONNECT = ("cancel", "continue")
 FORMATS = ("text", "json_object", "json_schema")
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
@@ -161,6 +162,8 @@ class ChatBody(msgspec.Struct, kw_only=True):
     planner_mode: bool | None = None
     study_mode: bool | None = None
     server_tools: bool | None = None
+    max_tool_calls: Annotated[int, Meta(ge=0, le=100_000)] | None = None
+    on_disconnect: Annotated[str, Meta(max_length=32, extra_json_schema={"enum": list(ON_DISCONNECT)})] | None = None
 
 
 class PlainMessage(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -197,11 +200,19 @@ class ReplyFunction(msgspec.Struct):
 
 
 class ReplyToolCall(msgspec.Struct):
-    """A call for the client to execute, strictly OpenAI's shape (TOOLS-04)."""
+    """A call for the client to execute, strictly OpenAI's shape (TOOLS-04): `id`, `type`, `function`.
+
+    A call that the server has run itself has the other keys as well (decision 1, TOOLS-10), and where the operator
+    wants ASI:One's bare shape, no `type` and `function`.
+    """
 
     id: str
-    function: ReplyFunction
-    type: Literal["function"] = "function"
+    function: ReplyFunction | UnsetType
+    type: Literal["function"] | UnsetType = "function"
+    index: int | UnsetType = UNSET
+    tool_name: str | UnsetType = UNSET
+    args: JsonObject | UnsetType = UNSET
+    result: object = UNSET
 
 
 class UrlCitation(msgspec.Struct):
@@ -308,6 +319,7 @@ class ReplyMetadata(msgspec.Struct):
 
     request_id: str
     model: str
+    run_id: str | UnsetType = UNSET
     upstream: str | UnsetType = UNSET
     cost: Cost | UnsetType = UNSET
     notices: list[Notice] | UnsetType = UNSET

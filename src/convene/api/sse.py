@@ -42,7 +42,7 @@ from convene.events import (
 if TYPE_CHECKING:
     from msgspec import UnsetType
 
-    from convene.api.shapes import Cost
+    from convene.api.shapes import Cost, ReplyMetadata
     from convene.errors import ConveneError
     from convene.events import Event, TokenLogprob
 
@@ -126,10 +126,12 @@ class ChatFrames:
                 self._kept.add(event)
                 return []
 
-    def end(self, cost: Cost | UnsetType = UNSET) -> list[bytes]:
+    def end(
+        self, cost: Cost | UnsetType = UNSET, *, run_id: str = "", conversation_id: str | None = None
+    ) -> list[bytes]:
         """Return the finish chunks (the last with the extras), the usage chunk if asked for, and `[DONE]`.
 
-        `cost` is what the settled turn has cost, for `metadata`.
+        `cost` is what the settled turn has cost, for `metadata`, `conversation_id` what its session is called.
         """
         kept = self._kept
         finished = [index for index in sorted(kept.choices) if kept.choices[index].finish is not None] or [0]
@@ -137,7 +139,10 @@ class ChatFrames:
         for index in finished:
             reason = kept.choice(index).finish or "stop"
             word = "function_call" if self._legacy and reason == "tool_calls" else reason
-            extra = self._extras(cost) if index == finished[-1] else b""
+            extra = b""
+            if index == finished[-1]:
+                metadata = metadata_of(kept, self._request_id, self._model, cost, run_id)
+                extra = self._extras(metadata, conversation_id)
             frames += self._opened(index, [self._chunk(index, b"", b'"%b"' % word.encode(), extra)])
         if self._include_usage:
             frames.append(self._head + b'],"usage":' + encode_line(usage_of(kept.usage)) + b"}\n\n")
@@ -198,11 +203,12 @@ class ChatFrames:
         call["function"] = function
         return b'"tool_calls":[%b]' % encode_line(call)
 
-    def _extras(self, cost: Cost | UnsetType) -> bytes:
+    def _extras(self, metadata: ReplyMetadata, conversation_id: str | None) -> bytes:
         kept = self._kept
         thought = ["".join(choice.reasoning) for choice in kept.choices.values() if choice.reasoning]
-        return b',"executable_data":%b,"thought":%b,"conversation_id":null,"metadata":%b' % (
+        return b',"executable_data":%b,"thought":%b,"conversation_id":%b,"metadata":%b' % (
             encode_line([tool_of(ran) for ran in kept.tools]),
             encode_line(thought),
-            encode_line(metadata_of(kept, self._request_id, self._model, cost)),
+            encode_line(conversation_id),
+            encode_line(metadata),
         )

@@ -6,13 +6,16 @@ everybody and keeps nothing, for tests and simulations.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from convene.serving.base import Agentic, Outcome, Principal
 from convene.serving.terms import Terms
 from convene.store.base_ledger import Kind
+
+if TYPE_CHECKING:
+    from convene.limits.limit import Refusal
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -39,6 +42,20 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 class Lease(Protocol):
     """What an admitted request holds until it is settled."""
+
+    def expect(self, prompt_bytes: int, output_max: int | None) -> tuple[int, int]:
+        """Return what a round with such a prompt may use, by the same estimate as a reservation: tokens, micro-units.
+
+        `output_max` is the most tokens it may write; None: nobody says.
+        """
+        ...
+
+    async def top_up(self, round_number: int, prompt_bytes: int, output_max: int | None) -> Refusal | None:
+        """Reserve a further round of the model in the same lease; rounds are numbered upwards from 1.
+
+        Returns the refusal of whichever limit refuses, and then nothing was charged. Raises `StoreFault`.
+        """
+        ...
 
     def settle(self) -> None:
         """Give back what was not used and book what was, by the outcome as it is now; the first call counts.
@@ -71,6 +88,16 @@ class Admission(Protocol):
 
 class OpenLease:
     """A lease on nothing."""
+
+    def expect(self, prompt_bytes: int, output_max: int | None) -> tuple[int, int]:
+        """Nothing is expected: nothing is counted."""
+        del prompt_bytes, output_max
+        return 0, 0
+
+    async def top_up(self, round_number: int, prompt_bytes: int, output_max: int | None) -> Refusal | None:
+        """Every further round may run."""
+        del round_number, prompt_bytes, output_max
+        return None
 
     def settle(self) -> None:
         """Nothing was reserved, so there is nothing to give back."""

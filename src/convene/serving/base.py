@@ -7,7 +7,7 @@ Values a request is made of once HTTP has been taken off, and the seams `app.py`
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -53,6 +53,10 @@ class Agentic(msgspec.Struct, frozen=True, kw_only=True):
     planner_mode: bool = False
     study_mode: bool = False
     server_tools: bool = True
+    max_tool_calls: int | None = None
+    """Most calls of the server's own tools in this turn; the model's own ceiling still holds."""
+    on_disconnect: Literal["cancel", "continue"] | None = None
+    """What a run does when its client leaves; None is as the operator says."""
     agent_address: str | None = None
     session_id: str | None = None
 
@@ -101,6 +105,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     cost_micros: int = 0
     currency: str = ""
     """Of the cost; empty where the model has no price."""
+    by_step: tuple[tuple[str, int], ...] = ()
+    """Of an agentic turn: what each round of the model has cost, by its step."""
     standing: Standing | None = None
     """How the caller's limits stand, for the headers of the answer; None where nothing is limited."""
 
@@ -120,6 +126,16 @@ class Turn(Protocol):
     created: int
     model: str
     outcome: Outcome
+
+    @property
+    def run_id(self) -> str:
+        """Of an agentic turn, else empty; known from the start."""
+        ...
+
+    @property
+    def conversation_id(self) -> str | None:
+        """What the session is called in answers; known at the end, None without a session."""
+        ...
 
     def events(self) -> AsyncGenerator[Event]:
         """Run it. Raises `ConveneError`; closing the generator cancels the work and settles what was used."""

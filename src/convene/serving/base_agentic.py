@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from convene.events import Event, Fold
     from convene.providers.base import Capabilities, Generation
     from convene.serving.base_steps import EndStatus, OpenStep, StepPlan
+    from convene.serving.ceilings import Ceilings, Spent
     from convene.tools.base import Tool, ToolSpec
 
 Shown = Literal["content", "held", "reasoning", "hidden"]
@@ -124,8 +125,14 @@ class AgenticRun(Protocol):
     """One agentic turn under way. `ask` and `call` may be awaited by several tasks of the driver at once."""
 
     job: Job
+    model: str
+    """The deployment's name."""
     messages: list[Message]
     """The conversation: what the client sent and what this turn has added. Preparations and drivers may change it."""
+    added: list[Message]
+    """What `add` has added to it: kept for a client that comes back with results of its own calls."""
+    ceilings: Ceilings
+    spent: Spent
     view: RunView
     text: CitedText
     tools: Mapping[str, Tool]
@@ -149,6 +156,14 @@ class AgenticRun(Protocol):
 
     def instruct(self, text: str) -> None:
         """Add to what the model is told at the head of the conversation (a system message)."""
+        ...
+
+    def add(self, *messages: Message) -> None:
+        """Go on with the conversation."""
+        ...
+
+    def stop(self, reached: CeilingReached) -> None:
+        """Say why the turn ends here: a notice, and a sentence in the answer."""
         ...
 
     def generation(self, messages: Sequence[Message] | None = None) -> Generation:
@@ -224,10 +239,12 @@ class RunJournal(Journal, Protocol):
         """Take note of an event that goes out to the reader, in order, for readers who come back."""
         ...
 
-    def finish(self, status: Literal["done", "failed", "cancelled"], answer: Fold, fault: str = "") -> Awaitable[None]:
-        """End the run with its answer as far as it came; `fault` is the code of the error that ended it.
+    def finish(
+        self, status: Literal["done", "failed", "cancelled"], answer: Fold, fault: str = "", message: str = ""
+    ) -> Awaitable[None]:
+        """End the run with its answer as far as it came; `fault` and `message` are those of the error that ended it.
 
-        Not called when this process goes down in the middle: then the run is taken up again.
+        `cancelled` while this process goes down ends nothing: the run is taken up again.
         """
         ...
 

@@ -2,6 +2,7 @@
 
     reserve   limits of the caller and the model ── counters.reserve ──► Refusal: an error, nothing was charged
                                                                     └──► ledger.begin (survives kill -9) ──► a lease
+    top_up    a further round of an agentic turn, in the same lease ── counters.top_up ──► Refusal: the turn ends there
     settle    counters.settle(actual)   ledger.finish(entry)        never blocks, cannot be cancelled
     written   the entry is on the disk: the last byte of the answer may leave
 
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
-from convene.errors import StoreFault
+from convene.errors import NotFound, StoreFault
 from convene.limits.limit import Amounts, Grant, Limit, Refusal
 from convene.serving.base import Standing
 from convene.serving.refusals import refusal_fault
@@ -154,6 +155,29 @@ class Books:
             micros = price.at_most(ask.prompt_bytes + TEMPLATE_TOKENS, ceiling, images=ask.images)
         return _amounts_of((1, prompt + output, prompt, output, ask.images, micros, 1))
 
+    def round_amounts(self, ask: Ask, size: int, output_max: int | None) -> Amounts:
+        """Return what a further round of a turn will cost by estimate: no request and no place of its own."""
+        key_id, model = ask.principal.key_id, ask.model
+        prompt = self.estimates.prompt(key_id, model, size)
+        output = self.estimates.completion(key_id, model, output_max)
+        price = ask.terms.price
+        micros = 0
+        if price is not FREE and not price.free:
+            ceiling = self.terms.output_ceiling if output_max is None else output_max
+            micros = price.at_most(size + TEMPLATE_TOKENS, ceiling) - price.request
+        return _amounts_of((0, prompt + output, prompt, output, 0, micros, 0))
+
+    async def top_up(self, lease_id: str, round_number: int, amounts: Amounts) -> Grant | Refusal | None:
+        """Charge a further round; None: the lease has run out here, and nothing was charged. Raises `StoreFault`."""
+        local, lease_us = self._local, self.terms.lease_us
+        try:
+            if local is not None:
+                return local.top_up(lease_id, round_number, amounts, lease_us)
+            return await self.counters.top_up(lease_id, round_number, amounts, lease_us)
+        except NotFound:
+            log.warning("lease %s has run out; round %s of its turn goes on uncharged", lease_id, round_number)
+            return None
+
     async def _ask_counters(self, lease_id: str, limits: tuple[Limit, ...], amounts: Amounts) -> Grant | Refusal:
         """Ask counters elsewhere; a caller that leaves while they answer may hold a lease without knowing it."""
         try:
@@ -196,7 +220,7 @@ class Books:
 class BookedLease:
     """What an admitted request holds: charged counters and an intent in the ledger."""
 
-    __slots__ = ("_ask", "_books", "_limits", "_outcome", "_written", "at_us", "began_at")
+    __slots__ = ("_ask", "_books", "_limits", "_outcome", "_rounds", "_size", "_written", "at_us", "began_at")
 
     def __init__(self, books: Books, ask: Ask, outcome: Outcome, standing: Standing, began_at: float) -> None:
         """`began_at`: when the request asked to be admitted, before any wait, on the monotonic clock."""
@@ -205,9 +229,28 @@ class BookedLease:
         self._outcome = outcome
         self._limits = standing.limits
         self._written: Awaitable[None] | None = None
+        self._rounds, self._size = ask.choices, ask.prompt_bytes
         self.at_us = int(books.now() * SECOND_US)
         self.began_at = began_at
         outcome.standing = standing
+
+    def expect(self, prompt_bytes: int, output_max: int | None) -> tuple[int, int]:
+        """See `Lease.expect`."""
+        amounts = self._books.round_amounts(self._ask, prompt_bytes, output_max)
+        return amounts.tokens, amounts.micros
+
+    async def top_up(self, round_number: int, prompt_bytes: int, output_max: int | None) -> Refusal | None:
+        """See `Lease.top_up`."""
+        books = self._books
+        amounts = books.round_amounts(self._ask, prompt_bytes, output_max)
+        answer = await books.top_up(self._ask.id, round_number, amounts)
+        if isinstance(answer, Refusal):
+            return answer
+        if answer is not None:
+            self._outcome.standing = Standing(self._limits, answer.states, answer.now_us)
+        self._size += prompt_bytes
+        self._rounds += output_max != 0
+        return None
 
     def settle(self) -> None:
         """Move counters from the estimate to what was used and write the entry; the first call counts."""
@@ -225,7 +268,7 @@ class BookedLease:
         outcome.cost_micros = cost
         self._close(used, cost)
         if outcome.status == "ok" and not used.estimated:
-            books.estimates.learn(ask.principal.key_id, ask.model, ask.prompt_bytes, used, ask.choices)
+            books.estimates.learn(ask.principal.key_id, ask.model, self._size, used, self._rounds)
 
     def abandon(self, reason: str) -> None:
         """End a lease whose request never ran: nothing is charged but the attempt, and the books say why."""

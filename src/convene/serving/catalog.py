@@ -13,7 +13,7 @@ import msgspec
 from convene.errors import NotFound
 from convene.providers.base import ChatModel, EmbeddingModel, Generation
 from convene.serving.base import ModelCard, Principal
-from convene.serving.terms import PLAIN, Terms
+from convene.serving.terms import AGENTIC, PLAIN, AgenticTerms, Terms
 from convene.usage import Usage
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
     terms: Terms = PLAIN
     tally: Tally | None = None
     """Counts what was cut off by the model's own tokenizer, where one is at hand; else it is estimated."""
+    agentic: AgenticTerms = AGENTIC
 
     def ready(self) -> str | None:
         """Return None if it can serve, else why not."""
@@ -46,6 +47,7 @@ class ChatDeployment(msgspec.Struct, frozen=True):
     chat: ChatModel
     terms: Terms
     tally: Tally | None = None
+    agentic: AgenticTerms = AGENTIC
 
 
 class EmbeddingDeployment(msgspec.Struct, frozen=True):
@@ -68,7 +70,7 @@ class Catalog:
                 self._by_name.setdefault(alias, deployment)
         deployed = self._by_id.items()
         self._chats = {
-            name: ChatDeployment(one.card, one.chat, one.terms, one.tally)
+            name: ChatDeployment(one.card, one.chat, one.terms, one.tally, one.agentic)
             for name, one in deployed
             if one.chat is not None
         }

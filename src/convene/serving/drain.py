@@ -106,6 +106,11 @@ class Drains:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    async def idle(self) -> None:
+        """Wait until nothing is left to do."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
     async def aclose(self, patience_s: float = PATIENCE_S) -> None:
         """Give what still runs a moment, then cut it off; it is settled by what is known."""
         if self._tasks:

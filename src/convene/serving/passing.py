@@ -89,7 +89,9 @@ class PassingJournal:
     def saw(self, event: Event) -> None:
         """Nobody comes back for it."""
 
-    async def finish(self, status: Literal["done", "failed", "cancelled"], answer: Fold, fault: str = "") -> None:
+    async def finish(
+        self, status: Literal["done", "failed", "cancelled"], answer: Fold, fault: str = "", message: str = ""
+    ) -> None:
         """Nothing was begun."""
 
 

@@ -28,4 +28,17 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float = 60.0
 
 
+class AgenticTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What a deployed model may do inside an agentic turn."""
+
+    server_tools: bool = True
+    """Whether it is offered the server's own tools."""
+    calls: int = 64
+    """Most calls of them in one turn."""
+    search: Literal["auto", "before", "tool"] = "auto"
+    """`before`: the server searches before the answer. `tool`: the model decides, by calling tools. `auto`: the first
+    for the embedded engine and for models that cannot call tools, else the second."""
+
+
 PLAIN = Terms()
+AGENTIC = AgenticTerms()

@@ -1,20 +1,18 @@
 """One turn: check, reserve, run, settle. The use case behind a chat completion.
 
 Everything a turn does is an event (`convene.events`); the caller folds them or frames them. Limits and the ledger
-stand behind `admission`, the agentic loop will stand between this module and the model. What happens when the client
-leaves is the model's terms' to say (`terms.py`); an answer that is read to its end for nobody is `drain.py`'s. No HTTP,
-no vendor.
+stand behind `admission`; a turn in which the server itself does something is `agentic_turn.py`'s. What happens when the
+client leaves is the model's terms' to say (`terms.py`); an answer that is read to its end for nobody is `drain.py`'s.
+No HTTP, no vendor.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
-
-from convene.errors import ConveneError
+from convene.errors import ConveneError, NotFound
 from convene.events import (
     Began,
     CallDelta,
@@ -28,11 +26,11 @@ from convene.events import (
     UsageReported,
     fold,
 )
-from convene.messages import ImagePart, TextPart
 from convene.serving.admission import Ask
 from convene.serving.base import ChatRequest, Outcome, Principal
 from convene.serving.checks import fit
 from convene.serving.drain import Drains, Pump
+from convene.serving.turn_size import prompt_bytes
 from convene.usage import BYTES_PER_TOKEN, Usage, count_bytes
 
 if TYPE_CHECKING:
@@ -42,21 +40,41 @@ if TYPE_CHECKING:
     from convene.events import Event
     from convene.providers.base import Generation
     from convene.serving.admission import Admission, Lease
+    from convene.serving.base_agentic import Job, RunJournal
     from convene.serving.catalog import Catalog, ChatDeployment, Tally
 
-IMAGE_BYTES: Final = 3_000
-"""What an image counts as text for the estimate of a prompt: about a thousand tokens, as hosts commonly bill."""
 TALLY_S: Final = 1.5
 """How long the tokens of a turn that was cut short may take to be counted; its entry is due within 2 s (goal B3)."""
-MESSAGE_BYTES: Final = 12
-"""What a chat template adds to a message, for the same estimate: about four tokens."""
+
+
+class AgentDesk(Protocol):
+    """Takes the agentic turns (`agent.py`)."""
+
+    def wants(self, request: ChatRequest, deployment: ChatDeployment) -> bool:
+        """Whether the server itself has something to do in this turn; asked for every request, so it is cheap."""
+        ...
+
+    def turn(
+        self,
+        turns: Turns,
+        request: ChatRequest,
+        generation: Generation,
+        principal: Principal,
+        deployment: ChatDeployment,
+        request_id: str,
+        resumed: tuple[Job, RunJournal] | None = None,
+    ) -> Turn:
+        """Return such a turn, accepted; `resumed`: one that is taken up again, with the journal of its first try."""
+        ...
 
 
 class Turns:
     """Starts turns; holds what all of them share."""
 
-    def __init__(self, catalog: Catalog, admission: Admission, clock: Clock) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, admission: Admission, clock: Clock, agent: AgentDesk | None = None) -> None:
+        """`agent` takes the turns in which the server itself does something; without one there are none."""
+        self.agent = agent
+        self.catalog = catalog
         self.admission = admission
         self.clock = clock
         self.drains = Drains()
@@ -65,9 +83,26 @@ class Turns:
 
     def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Turn:
         """Accept a request. Raises `NotFound` for the model, `BadRequest` for what the model cannot do."""
-        deployment = self._catalog.chat(request.model, principal)
+        deployment = self.catalog.chat(request.model, principal)
         generation = fit(request.generation, deployment.chat.capabilities, request.model)
+        agent = self.agent
+        if agent is not None and agent.wants(request, deployment):
+            return agent.turn(self, request, generation, principal, deployment, request_id)
         return Turn(self, request, generation, principal, deployment, request_id)
+
+    def resume(self, job: Job, principal: Principal, journal: RunJournal, turn_id: str) -> Turn:
+        """Return a turn that goes on with a run, under another id: its reservation and its entry are its own.
+
+        Raises `NotFound` if the model is no more, or not for this caller.
+        """
+        if self.agent is None:
+            raise NotFound("Runs cannot be taken up here.")
+        deployment = self.catalog.chat(job.request.model, principal)
+        turn = self.agent.turn(
+            self, job.request, job.request.generation, principal, deployment, job.request_id, (job, journal)
+        )
+        turn.id = turn_id
+        return turn
 
 
 class Turn:
@@ -87,6 +122,8 @@ class Turn:
         "request",
         "request_id",
     )
+    run_id = ""
+    conversation_id: str | None = None
 
     def __init__(
         self,
@@ -244,27 +281,3 @@ class Turn:
 
 
 _WITH_TEXT: Final = frozenset({TextDelta, ReasoningDelta, RefusalDelta})
-
-
-def prompt_bytes(generation: Generation) -> int:
-    """Return the UTF-8 bytes of all that a model is to read, with what its template adds; an image counts flat."""
-    total = 0
-    for message in generation.messages:
-        content = message.content
-        if isinstance(content, str):
-            total += MESSAGE_BYTES + count_bytes(content)
-        else:
-            total += MESSAGE_BYTES + sum(_part_bytes(part) for part in content)
-        if message.tool_calls:
-            total += sum(count_bytes(call.name) + count_bytes(call.arguments) for call in message.tool_calls)
-    if generation.tools:
-        total += len(msgspec.json.encode(generation.tools))
-    if generation.response_format.schema is not None:
-        total += len(msgspec.json.encode(generation.response_format.schema))
-    return total
-
-
-def _part_bytes(part: object) -> int:
-    if isinstance(part, TextPart):
-        return count_bytes(part.text)
-    return IMAGE_BYTES if isinstance(part, ImagePart) else len(msgspec.json.encode(part))

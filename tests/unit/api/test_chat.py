@@ -28,6 +28,8 @@ class Told:
     id = "chatcmpl-1"
     created = 5
     model = "m"
+    run_id = ""
+    conversation_id = None
 
     def __init__(self, *script: Event | Exception | asyncio.Event) -> None:
         self.outcome = Outcome()

@@ -42,6 +42,8 @@ class Turn:
     id = "chatcmpl-1"
     created = 5
     model = "asked"
+    run_id = ""
+    conversation_id = None
     outcome = Outcome()
 
     def events(self) -> AsyncGenerator[Event]:

@@ -74,6 +74,8 @@ class Turn:
     id = "chatcmpl-1"
     created = 1_795_290_108
     model = "asi1"
+    run_id = ""
+    conversation_id = None
     outcome = Outcome()
 
     async def events(self) -> AsyncGenerator[Event]:

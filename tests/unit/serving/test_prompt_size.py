@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from convene.messages import FunctionTool, ImagePart, Message, OpaquePart, ResponseFormat, TextPart, ToolCall
 from convene.providers.base import Generation
-from convene.serving.turn import IMAGE_BYTES, MESSAGE_BYTES, prompt_bytes
+from convene.serving.turn_size import IMAGE_BYTES, MESSAGE_BYTES, prompt_bytes
 
 HELLO = Message(role="user", content="hello")
 

@@ -39,6 +39,8 @@ class Played:
         self.created = 0
         self.model = job.request.model
         self.outcome = Outcome()
+        self.run_id = job.run_id
+        self.conversation_id = job.conversation_id
         self._house = house
         self._journal = journal
 

@@ -21,6 +21,7 @@ from convene.events import (
 )
 from convene.messages import Message
 from convene.providers.base import Capabilities, Generation, Sampling
+from convene.serving.admission import OpenLease
 from convene.serving.base import ChatRequest, ModelCard, Outcome, Principal
 from convene.serving.catalog import Catalog, Deployment, Tally
 from convene.serving.terms import PLAIN, Terms
@@ -90,7 +91,7 @@ class AtOnce(Told):
         raise AssertionError(f"a whole answer is asked for at once: {generation}")
 
 
-class Books:
+class Books(OpenLease):
     """Counts reservations and settlements; may refuse, may take its time."""
 
     def __init__(self, refusal: Exception | None = None) -> None:
