@@ -201,16 +201,20 @@ class McpDouble:
         capabilities = {"tools": {"listChanged": True}}
         match message["method"]:
             case "server/discover" if self._modern:
-                versions = {"supportedVersions": ["2026-07-28"], "resultType": "complete"}
-                return {"result": versions | {"capabilities": capabilities}}
+                about = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+                return {"result": about | {"supportedVersions": ["2026-07-28"], "capabilities": capabilities}}
             case "initialize" if not self._modern:
-                about = {"serverInfo": {"name": "double", "version": "1"}, "capabilities": capabilities}
-                return {"result": {"protocolVersion": "2025-11-25"} | about}
+                server = {"serverInfo": {"name": "double", "version": "1"}, "capabilities": capabilities}
+                return {"result": {"protocolVersion": "2025-11-25"} | server}
             case "tools/list":
                 start = int(params.get("cursor", "0"))
                 listed = [tool.listed() for tool in self.tools.values()]
-                more = {"nextCursor": str(start + self._page)} if start + self._page < len(listed) else {}
-                return {"result": {"tools": listed[start : start + self._page], "resultType": "complete"} | more}
+                more: dict[str, Any] = (
+                    {"nextCursor": str(start + self._page)} if start + self._page < len(listed) else {}
+                )
+                if self._modern:
+                    more |= {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+                return {"result": {"tools": listed[start : start + self._page]} | more}
             case "tools/call":
                 return await self._call(message["id"], params, headers, line)
         return {"error": {"code": -32601, "message": "Method not found"}}
