@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from convene.serving.agent import Agent, AgentSettings, Hooks
+from convene.serving.answer_text import AnswerText
 from convene.serving.planner import Planner
+from convene.serving.policy import LabelPolicy
+from convene.serving.study import Study
 from convene.serving.terms import AgenticTerms
 
 if TYPE_CHECKING:
@@ -28,7 +31,14 @@ def make_agent(
     config: Config, clock: Clock, room: ToolRoom, runs: RunRoom | None = None, memory: Memory | None = None
 ) -> Agent:
     """Return the agent of a configuration; without `runs` and `memory` nothing of its turns is kept."""
-    hooks = Hooks(runs=runs, memory=memory, planner=lambda loop: Planner(loop, clock))
+    hooks = Hooks(
+        policy=LabelPolicy(config.tools.allow_after_untrusted),
+        text=AnswerText,
+        preparations=(Study(memory),),
+        planner=lambda loop: Planner(loop, clock),
+        runs=runs,
+        memory=memory,
+    )
     return Agent(room, agent_settings(config), clock, hooks, general=room.general)
 
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Preparation,
         RunJournal,
         RunRoom,
+        RunView,
         SearchWay,
     )
     from convene.serving.base_sessions import Memory
@@ -85,7 +86,7 @@ class Hooks:
         self,
         *,
         policy: Policy | None = None,
-        text: Callable[[Job], CitedText] | None = None,
+        text: Callable[[Job, RunView], CitedText] | None = None,
         preparations: Sequence[Preparation] = (),
         planner: Callable[[LoopDriver], Driver] | None = None,
         runs: RunRoom | None = None,
@@ -95,14 +96,15 @@ class Hooks:
 
         Args:
             policy: decides about calls; else every call runs.
-            text: makes the text of one answer, with its citations; else text passes as it is.
+            text: makes the text of one answer, with its citations, from the job and what has come into the run; else
+                text passes as it is.
             preparations: go before the driver, in this order.
             planner: makes the driver of `planner_mode` from that of the loop; else there is none.
             runs: keeps the runs; else nothing survives.
             memory: the sessions; else nothing is remembered.
         """
         self.policy: Policy = policy or AllowAll()
-        self.text: Callable[[Job], CitedText] = text or (lambda _: PlainText())
+        self.text: Callable[[Job, RunView], CitedText] = text or (lambda _, __: PlainText())
         self.preparations = preparations
         self.planner = planner
         self.runs = runs
@@ -284,7 +286,7 @@ class Agent:
         return Means(
             policy=self._hooks.policy,
             validators=self._validators,
-            text=self._hooks.text(job),
+            text=self._hooks.text,
             tools=tools,
             all_tools=everything,
             search=way,

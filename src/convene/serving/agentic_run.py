@@ -6,7 +6,7 @@ reader, one lease and one outcome. `agent.py` makes one for each turn and walks 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -17,6 +17,7 @@ from convene.serving.admission import Lease
 from convene.serving.base import Outcome
 from convene.serving.base_agentic import (
     CitedText,
+    Job,
     PlainText,
     Policy,
     RunView,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from convene.providers.base import Capabilities, ChatModel, Generation
     from convene.serving.base_agentic import (
         CeilingReached,
-        Job,
         Ran,
         Round,
         RunJournal,
@@ -69,7 +69,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 
     policy: Policy
     validators: Validators
-    text: CitedText
+    text: Callable[[Job, RunView], CitedText]
     tools: Mapping[str, Tool]
     all_tools: Mapping[str, Tool]
     search: SearchWay
@@ -91,7 +91,7 @@ class Run:
         self.chat: ChatModel = seat.deployment.chat
         self.model = seat.deployment.card.id
         self.reserved_bytes = seat.reserved_bytes
-        self.policy, self.text = means.policy, means.text
+        self.policy = means.policy
         self.tools, self.all_tools, self.search = means.tools, means.all_tools, means.search
         self.ceilings, self.result_share, self.currency = means.ceilings, means.result_share, means.currency
         self.spent = Spent()
@@ -99,13 +99,14 @@ class Run:
         self.added: list[Message] = []
         """What the driver has added to `messages`: kept for a client that comes back with results of its own."""
         self.view = RunView(messages=job.request.generation.messages)
+        self.text = means.text(job, self.view)
         self.fold = Fold()
         self.silent = True
         """Whether the reader has got nothing yet."""
         self.wrote = False
         """Whether anything of the answer's text has gone out."""
         self._price = seat.deployment.terms.price
-        self._plain_text = isinstance(means.text, PlainText)
+        self._plain_text = isinstance(self.text, PlainText)
         self._noticed: set[str] = set()
         self._pending: list[Awaitable[StepChanged]] = []
         self._cut: list[tuple[OpenStep, str]] = []

@@ -268,7 +268,7 @@ async def test_text_goes_through_the_hook_for_citations_and_its_end_belongs_to_t
             return (TextDelta("!"),)
 
     model = Rounds(says("", call()), says("sunny"))
-    events = await House(model, hooks=Hooks(text=lambda _: Shouting())).play()
+    events = await House(model, hooks=Hooks(text=lambda *_: Shouting())).play()
     assert text_of(events) == "SUNNY!"
     assert "IT IS SUNNY IN ROME." in model.asked[1].messages[-1].text()
     assert isinstance(events[-1], Finished)

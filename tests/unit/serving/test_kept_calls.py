@@ -153,8 +153,8 @@ async def test_sources_keep_their_numbers_and_the_policy_what_it_knew() -> None:
     memory = Remembered()
     texts: list[Numbered] = []
 
-    def text(job: Job) -> Numbered:
-        del job
+    def text(job: Job, view: RunView) -> Numbered:
+        assert view.messages == job.request.generation.messages
         texts.append(Numbered())
         return texts[-1]
 
