@@ -7,20 +7,48 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from convene.app_egress import open_egress
 from convene.app_mcp import open_servers
 from convene.app_search import SearchParts
 from convene.tools.mcp import McpBox
+from convene.tools.page_pool import PagePool
+from convene.tools.web_fetch import WebFetch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from convene.clock import Clock
     from convene.config import Config
+    from convene.egress import Egress
     from convene.events import Noticed
     from convene.http.base import Client
     from convene.http.client import ClientOptions
     from convene.tools.base import Tool, Toolbox, ToolSpec
     from convene.tools.mcp import McpServer
+
+
+class FetchParts:
+    """The tool `web_fetch` as a box of one, or of none where it is switched off."""
+
+    def __init__(self, config: Config, egress: Egress) -> None:
+        """`egress` is the server's one guarded way out."""
+        settings = config.web_fetch
+        self._pool = PagePool(processes_max=settings.processes, read_s=settings.read_s)
+        longest_s = config.egress.total_s + settings.read_s
+        tool = WebFetch(egress, self._pool, chars=settings.chars, longest_s=longest_s)
+        self._tools: tuple[Tool, ...] = (tool,) if settings.enabled else ()
+
+    async def aclose(self) -> None:
+        """End the processes that read pages."""
+        await self._pool.aclose()
+
+    def tools(self) -> Sequence[Tool]:
+        """Return the tool; see `Toolbox`."""
+        return self._tools
+
+    def notices(self) -> Sequence[Noticed]:
+        """Return nothing: a tool that is off is no news."""
+        return ()
 
 
 class ToolRoom:
@@ -53,7 +81,9 @@ class ToolRoom:
         Nothing is asked yet.
         """
         search = SearchParts(config.search, clock, connect)
-        return cls((search.box,), (search.aclose,), open_servers(config.mcp, clock, connect), more)
+        fetch = FetchParts(config, open_egress(config.egress))
+        servers = open_servers(config.mcp, clock, connect)
+        return cls((search.box, fetch), (search.aclose, fetch.aclose), servers, more)
 
     @property
     def servers(self) -> Sequence[McpServer]:

@@ -1,4 +1,4 @@
-"""The settings of the guarded way out to addresses that strangers named. Read through `config.py`."""
+"""The settings of the guarded way to addresses that strangers named, and of reading pages. Read through `config.py`."""
 
 from __future__ import annotations
 
@@ -30,6 +30,15 @@ class EgressSettings(msgspec.Struct, frozen=True, kw_only=True):
     total_s: Annotated[float, About("Longest whole fetch, redirects included", "s", at_least=0.01)] = 30.0
     open_max: Annotated[int, About("Most fetches at the same time", at_least=1)] = 64
     open_per_host_max: Annotated[int, About("Most fetches from one host at the same time", at_least=1)] = 6
+
+
+class WebFetchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[web_fetch]`: the tool that reads web pages for models, by way of `[egress]`."""
+
+    enabled: Annotated[bool, About("Let models read web pages")] = True
+    chars: Annotated[int, About("Text of one call, unless the model says", "characters", at_least=200)] = 20_000
+    read_s: Annotated[float, About("Longest reading of a page once it is here", "s", at_least=0.1)] = 10.0
+    processes: Annotated[int, About("Processes that read pages, started when needed", at_least=1, at_most=64)] = 2
 
 
 def fault_of(settings: EgressSettings) -> tuple[str, str]:

@@ -50,13 +50,9 @@ Fault = Literal["connect", "timeout", "broken", "too_large"]
 class EgressRefused(Failed):
     """A rule forbids it; nothing was sent to the address in question. The message is fit for a model."""
 
-    code = "egress_refused"
-
 
 class EgressFailed(Failed):
     """It may be asked for, and did not work. The message is fit for a model."""
-
-    code = "egress_failed"
 
     def __init__(self, message: str, fault: Fault, *, detail: str = "") -> None:
         """`fault` says in one word what it was; after `connect` nothing had been sent."""
@@ -66,8 +62,6 @@ class EgressFailed(Failed):
 
 class EgressBusy(Retry):
     """Too much is being fetched at this moment."""
-
-    code = "egress_busy"
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

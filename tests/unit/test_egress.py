@@ -79,7 +79,7 @@ def test_one_bad_answer_of_several_is_enough_to_refuse(address: str) -> None:
 def test_a_name_without_an_address_is_refused_in_the_very_words_of_one_that_leads_inside() -> None:
     answers: tuple[list[str] | Exception, ...] = ([], ["10.0.0.1"], OSError("no such name"), TimeoutError())
     faults = [refusal(guarded(names=Names({"a.example": one}))[0], ask()) for one in answers]
-    assert {(type(fault), fault.message, fault.code) for fault in faults} == {(EgressRefused, CLOSED, "egress_refused")}
+    assert {(type(fault), fault.message, fault.code) for fault in faults} == {(EgressRefused, CLOSED, "tool_error")}
 
 
 def test_no_refusal_names_an_address_or_a_host() -> None:
