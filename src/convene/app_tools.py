@@ -32,7 +32,7 @@ class FetchParts:
 
     def __init__(self, config: Config, egress: Egress) -> None:
         """`egress` is the server's one guarded way out."""
-        settings = config.web_fetch
+        settings = config.pages
         self._pool = PagePool(processes_max=settings.processes, read_s=settings.read_s)
         longest_s = config.egress.total_s + settings.read_s
         tool = WebFetch(egress, self._pool, chars=settings.chars, longest_s=longest_s)

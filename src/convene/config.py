@@ -24,7 +24,7 @@ import msgspec
 
 from convene.config_agentic import AgenticSettings
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
-from convene.config_egress import EgressSettings, WebFetchSettings, fault_of
+from convene.config_egress import EgressSettings, PageSettings, fault_of
 from convene.config_mcp import Mcp, mcp_fault
 from convene.config_runs import Runs, Sessions
 from convene.config_search import Brave, Metasearch, Search, Searxng, Tavily, search_faults
@@ -59,6 +59,7 @@ __all__ = [
     "Mcp",
     "Metasearch",
     "Model",
+    "PageSettings",
     "Plan",
     "Price",
     "Runs",
@@ -71,7 +72,6 @@ __all__ = [
     "Tavily",
     "Tools",
     "Upstream",
-    "WebFetchSettings",
     "client_here",
     "client_settings",
     "describe",
@@ -239,7 +239,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tools: Tools = Tools()
     agentic: AgenticSettings = AgenticSettings()
     egress: EgressSettings = EgressSettings()
-    web_fetch: WebFetchSettings = WebFetchSettings()
+    pages: PageSettings = PageSettings()
     search: Search = Search()
     limits: Limits = Limits()
     ledger: Books = Books()
@@ -292,7 +292,7 @@ _SCHEMA = Schema(
         "tools": Tools,
         "agentic": AgenticSettings,
         "egress": EgressSettings,
-        "web_fetch": WebFetchSettings,
+        "pages": PageSettings,
         "search": Search,
         "search.searxng": Searxng,
         "search.brave": Brave,

@@ -32,8 +32,8 @@ class EgressSettings(msgspec.Struct, frozen=True, kw_only=True):
     open_per_host_max: Annotated[int, About("Most fetches from one host at the same time", at_least=1)] = 6
 
 
-class WebFetchSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[web_fetch]`: the tool that reads web pages for models, by way of `[egress]`."""
+class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[pages]`: the tool that reads web pages for models, by way of `[egress]`."""
 
     enabled: Annotated[bool, About("Let models read web pages")] = True
     chars: Annotated[int, About("Text of one call, unless the model says", "characters", at_least=200)] = 20_000

@@ -8,7 +8,7 @@ import pytest
 
 from convene.app_tools import ToolRoom
 from convene.clock import SystemClock
-from convene.config import Config, EgressSettings, Search, WebFetchSettings
+from convene.config import Config, EgressSettings, PageSettings, Search
 from convene.egress import EgressRefused
 from convene.http.client import HttpClient
 from convene.tools.base import ToolContext, ToolResult
@@ -82,6 +82,6 @@ def test_without_permission_loopback_is_refused(run: Runner) -> None:
 
 
 async def test_switched_off_it_is_not_offered() -> None:
-    offered = room(web_fetch=WebFetchSettings(enabled=False))
+    offered = room(pages=PageSettings(enabled=False))
     assert "web_fetch" not in [tool.spec.name for tool in offered.tools()]
     await offered.aclose()

@@ -33,7 +33,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "tools": config.Tools,
     "agentic": config.AgenticSettings,
     "egress": config.EgressSettings,
-    "web_fetch": config.WebFetchSettings,
+    "pages": config.PageSettings,
     "search": config.Search,
     "search.searxng": config.Searxng,
     "search.brave": config.Brave,
