@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs]
+    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import agentic
 import engine
 import ledger
 import ledger_postgres
@@ -30,6 +31,7 @@ SECTIONS: dict[str, Callable[[], bool]] = {
     "ledger": ledger.measure,
     "postgres": ledger_postgres.measure,
     "limits": limits.measure,
+    "agentic": agentic.measure,
     "runs": runs.measure,
 }
 
