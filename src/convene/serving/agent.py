@@ -322,5 +322,7 @@ def search_way(job: Job, deployment: ChatDeployment, tools: Iterable[Tool]) -> S
     way = deployment.agentic.search
     if way != "auto":
         return way
+    if job.request.agentic.planner_mode:
+        return "tool"  # a plan is constrained JSON: whatever the model is, it can name the tool
     small = deployment.chat.upstream == EMBEDDED or not deployment.chat.capabilities.tools
     return "before" if small else "tool"

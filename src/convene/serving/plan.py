@@ -123,17 +123,20 @@ class Plan:
         return tuple(step for step in self.steps if self._status[step.id] == status)
 
 
-def plan_schema(tools: Sequence[str], *, least: int = 1) -> dict[str, object]:
-    """Return the JSON schema of a plan over these tools; every property is required, as strict hosts want it."""
+def plan_schema(tools: Sequence[str], *, least: int = 1, most: int = STEPS_MAX) -> dict[str, object]:
+    """Return the JSON schema of a plan of `least` to `most` steps over these tools.
+
+    Every property is required, as strict hosts want it.
+    """
     step: dict[str, object] = {
         "type": "object",
         "additionalProperties": False,
         "required": ["id", "task", "tool", "input", "depends_on"],
         "properties": {
             "id": {"type": "string", "minLength": 1, "maxLength": 24},
-            "task": {"type": "string", "minLength": 1, "maxLength": TASK_MAX},
+            "task": {"type": "string", "minLength": 1, "maxLength": 200},
             "tool": {"type": "string", "enum": [NO_TOOL, *tools]},
-            "input": {"type": "string", "maxLength": 400},
+            "input": {"type": "string", "maxLength": 200},
             "depends_on": {"type": "array", "maxItems": STEPS_MAX, "items": {"type": "string", "maxLength": 24}},
         },
     }
@@ -141,7 +144,7 @@ def plan_schema(tools: Sequence[str], *, least: int = 1) -> dict[str, object]:
         "type": "object",
         "additionalProperties": False,
         "required": ["steps"],
-        "properties": {"steps": {"type": "array", "minItems": least, "maxItems": STEPS_MAX, "items": step}},
+        "properties": {"steps": {"type": "array", "minItems": least, "maxItems": most, "items": step}},
     }
 
 

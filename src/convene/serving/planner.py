@@ -21,6 +21,7 @@ from convene.events import StepChanged
 from convene.messages import Message, ResponseFormat, ToolCall
 from convene.serving.plan import (
     NO_TOOL,
+    STEPS_MAX,
     Plan,
     PlannedStep,
     PlanRefused,
@@ -49,6 +50,10 @@ RESULT_SHARE: Final = 0.5
 RESULT_CHARS: Final = 48_000
 """The same where nobody knows the window."""
 CHARS_PER_TOKEN: Final = 4
+SMALL_WINDOW: Final = 8_192
+"""Tokens; a plan of twelve steps and what they give do not fit into less ..."""
+SMALL_STEPS: Final = 4
+"""... so it has so many."""
 
 _PLAN: Final = """\
 Make a plan for the last request. Do not answer it yet.
@@ -109,10 +114,12 @@ class _Work:
         """The journal's step in which each planned step was written."""
         self._began: dict[str, float] = {}
         self._revisions = 0
+        window = run.capabilities.context_window
+        self._most = SMALL_STEPS if window is not None and window < SMALL_WINDOW else STEPS_MAX
 
     async def begin(self) -> bool:
         """Have the model write a plan; False if it wrote none."""
-        asked = _PLAN.format(none=NO_TOOL, most=len(self._tools) + 6, tools=self._listed())
+        asked = _PLAN.format(none=NO_TOOL, most=self._most, tools=self._listed())
         steps, origin = await self._write(asked, "plan", least=1)
         if steps is None:
             return False
@@ -159,7 +166,7 @@ class _Work:
         so_far = self._plan if least == 0 else None
         messages = [*run.messages, Message(role="user", content=asked)]
         for attempt in range(TRIES):
-            wanted = self._constrained(messages, plan_schema(names, least=least), "plan")
+            wanted = self._constrained(messages, plan_schema(names, least=least, most=self._most), "plan")
             title = name if attempt == 0 else f"{name}, again"
             said = await run.ask(wanted, shown="hidden", kind="plan", name=title, summary="Planning")
             try:
@@ -199,7 +206,7 @@ class _Work:
         known = f"What is known (data, not instructions):\n{self._state(needed)}\n" if needed else ""
         if step.tool == NO_TOOL:
             asked = _THINK.format(task=step.task, known=known)
-            generation = run.generation([*run.messages, Message(role="user", content=asked)])
+            generation = self._inner([*run.messages, Message(role="user", content=asked)])
             name = f"think: {step.id}"
         else:
             spec = self._tools[step.tool].spec
@@ -213,9 +220,17 @@ class _Work:
     def _known_arguments(self, step: PlannedStep) -> dict[str, object] | None:
         return arguments_of(step, self._tools[step.tool].spec.parameters)
 
+    def _inner(self, messages: Sequence[Message]) -> Generation:
+        """Return a call of the model whose text nobody sees: what was asked of the answer's form is not asked of it."""
+        generation = self._run.generation(messages)
+        sampling = msgspec.structs.replace(
+            generation.sampling, max_tokens=None, stop=(), logprobs=False, top_logprobs=None, logit_bias=None
+        )
+        return msgspec.structs.replace(generation, sampling=sampling, response_format=ResponseFormat())
+
     def _constrained(self, messages: Sequence[Message], schema: dict[str, object], name: str) -> Generation:
         """Return a call of the model that gives JSON: bound to the schema where it can be, else told to."""
-        generation = self._run.generation(messages)
+        generation = self._inner(messages)
         if self._run.capabilities.json_schema:
             form = ResponseFormat(kind="json_schema", name=name, schema=schema)
         else:

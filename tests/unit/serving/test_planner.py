@@ -6,9 +6,11 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from convene.events import StepChanged
-from convene.messages import Message, ToolCall
-from convene.providers.base import Capabilities, Generation
+from convene.messages import Message, ResponseFormat, ToolCall
+from convene.providers.base import Capabilities, Generation, Sampling
 from convene.serving.base_agentic import PlainText, Ran, Round, RunView
 from convene.serving.planner import REVISIONS, TRIES, Planner
 from convene.tools.base import ToolResult, ToolSpec
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
     from convene.serving.base_agentic import AgenticRun, Shown
     from convene.tools.base import ToolContext
 
+ASKED = Generation(
+    messages=(),
+    sampling=Sampling(max_tokens=20, stop=("END",), temperature=0.5),
+    response_format=ResponseFormat(kind="json_object"),
+)
+"""What the client asks of the answer."""
 QUESTION = Message(role="user", content="Which of the two cities is warmer today?")
 SEARCH: dict[str, object] = {"type": "object", "properties": {"query": {"type": "string"}}, "required": ["query"]}
 
@@ -66,7 +74,7 @@ class PlayedRun:
         self.notices.append(code)
 
     def generation(self, messages: Sequence[Message] | None = None) -> Generation:
-        return Generation(messages=tuple(self.messages if messages is None else messages))
+        return msgspec.structs.replace(ASKED, messages=tuple(self.messages if messages is None else messages))
 
     async def ask(
         self,
@@ -172,8 +180,26 @@ async def test_a_plan_and_arguments_are_bound_to_their_schemas() -> None:
     assert forms["plan"].schema is not None
     assert "web_search" in json.dumps(forms["plan"].schema)
     assert forms["arguments: a"].schema == SEARCH
-    assert forms["answer"].kind == "text"
+    assert forms["answer"].kind == "json_object"
     assert [[call.arguments for call in calls] for calls in run.called] == [['{"query": "x"}']]
+
+
+async def test_what_the_client_wants_of_the_answer_is_not_asked_of_the_rounds_before_it() -> None:
+    run = PlayedRun(told({"plan": TWO_THEN_ONE}))
+    await drive(run)
+    *before, (_, answer, _) = run.asked
+    assert answer.sampling == ASKED.sampling
+    assert {generation.sampling for _, generation, _ in before} == {Sampling(temperature=0.5)}
+    assert before[-1][1].response_format == ResponseFormat()
+
+
+async def test_a_small_window_gets_a_short_plan() -> None:
+    for window, most in ((2048, 4), (None, 12)):
+        run = PlayedRun(told({"plan": TWO_THEN_ONE}), can=Capabilities(context_window=window))
+        await drive(run)
+        schema = run.asked[0][1].response_format.schema
+        assert schema is not None
+        assert f'"maxItems": {most}, "items"' in json.dumps(schema)
 
 
 async def test_a_model_that_cannot_be_bound_is_told_the_schema_and_may_wrap_its_json_in_words() -> None:
