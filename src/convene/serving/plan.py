@@ -23,6 +23,8 @@ STEPS_MAX: Final = 12
 """Steps of one plan: more than anybody follows on a screen; a longer task is re-planned on the way."""
 ALL_STEPS_MAX: Final = 36
 """Steps of a plan with all its revisions."""
+NOTHING: Final = frozenset({"none", "null", "n/a", "unknown"})
+"""How models say that they know no input, beside leaving it empty."""
 TASK_MAX: Final = 400
 INPUT_MAX: Final = 4_000
 PlannedStatus = Literal["pending", "running", "done", "failed", "skipped"]
@@ -185,7 +187,7 @@ def arguments_of(step: PlannedStep, parameters: dict[str, object]) -> dict[str, 
     what those give is to go into its arguments.
     """
     text = step.input.strip()
-    if not text or step.depends_on:
+    if not text or text.lower() in NOTHING or step.depends_on:
         return None
     if text.startswith("{"):
         try:

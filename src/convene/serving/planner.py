@@ -62,6 +62,9 @@ Write JSON: {{"steps": [{{"id", "task", "tool", "input", "depends_on"}}]}}.
 - "input" is what the tool is to be given if that is known now, else "".
 - "depends_on" lists the ids of the steps whose results it needs. Steps that need nothing run at the same time.
 - As few steps as possible, at most {most}. The answer itself is not a step.
+Example of the form, for another request: {{"steps": [
+{{"id": "a", "task": "find the height of the tower", "tool": "{example}", "input": "{words}", "depends_on": []}},
+{{"id": "b", "task": "compare it with the bridge", "tool": "{none}", "input": "", "depends_on": ["a"]}}]}}
 Tools:
 {tools}"""
 _AGAIN: Final = "That plan cannot be used: {reason} Write the whole plan again."
@@ -119,7 +122,9 @@ class _Work:
 
     async def begin(self) -> bool:
         """Have the model write a plan; False if it wrote none."""
-        asked = _PLAN.format(none=NO_TOOL, most=self._most, tools=self._listed())
+        example = next(iter(self._tools), NO_TOOL)
+        words = "height of the tower" if self._tools else ""
+        asked = _PLAN.format(none=NO_TOOL, most=self._most, tools=self._listed(), example=example, words=words)
         steps, origin = await self._write(asked, "plan", least=1)
         if steps is None:
             return False

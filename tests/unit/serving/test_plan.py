@@ -160,6 +160,7 @@ TWO: dict[str, object] = {"properties": {"a": {"type": "string"}, "b": {"type": 
         ("weather rome", ONE_TEXT, {"query": "weather rome"}),
         ('{"query": "x", "count": 2}', ONE_TEXT, {"query": "x", "count": 2}),
         ("", ONE_TEXT, None),
+        (" None ", ONE_TEXT, None),
         ("{broken", ONE_TEXT, None),
         ("weather", TWO, None),
         ("7", {"properties": {"n": {"type": "integer"}}, "required": ["n"]}, None),
