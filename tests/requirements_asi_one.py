@@ -52,12 +52,12 @@ CHAT-13 5 The parameters of tool calling are also taken when marketplace agents 
 CHAT-14 proved `tool_choice` is `auto` (default), `required`, `none` or `{"type":"function","function":{"name":...}}`.
 CHAT-15 proved At most one call is made in a turn with `parallel_tool_calls: false`; otherwise several may be.
 CHAT-16 proved Structured output is requested by the optional object `response_format`.
-CHAT-17 4 The optional boolean `web_search`, off by default, lets this one request search the live web.
-CHAT-18 4 `web_search` is a top-level body field for every model (`extra_body` in Python, a plain property in
+CHAT-17 proved The optional boolean `web_search`, off by default, lets this one request search the live web.
+CHAT-18 proved `web_search` is a top-level body field for every model (`extra_body` in Python, a plain property in
     JavaScript) and never a model name.
 CHAT-19 5 A request with the optional string `agent_address` is taken.
 CHAT-20 4 A request with the optional boolean `planner_mode` (default false) is taken.
-CHAT-21 4 A request with the optional boolean `study_mode` (default false) is taken.
+CHAT-21 proved A request with the optional boolean `study_mode` (default false) is taken.
 CHAT-22 4 `planner_mode: true` makes the turn plan and execute over several agents; `study_mode: true` makes it teach
     like a tutor.
 CHAT-23 proved `model`, `messages`, `temperature`, `max_tokens`, `top_p`, `frequency_penalty`, `presence_penalty` and

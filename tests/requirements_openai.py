@@ -47,8 +47,8 @@ OAI-21 proved `logprobs` with `top_logprobs` from 0 to 20 lists token, logprob a
     text.
 OAI-22 proved `reasoning_effort` may be none, minimal, low, medium, high, xhigh or max, and `verbosity` passes.
 OAI-23 proved `service_tier` may be auto, default, flex, scale, priority or fast; the reply says which it was.
-OAI-24 4 `web_search_options`, empty or with `user_location` and `search_context_size` low|medium|high, means the same
-    as `web_search: true`.
+OAI-24 proved `web_search_options`, empty or with `user_location` and `search_context_size` low|medium|high, means the
+    same as `web_search: true`.
 OAI-25 proved `store` and `metadata` pass without storage; the paths of stored completions (list, GET, POST, DELETE
     `/chat/completions/{id}`, `/messages`) work or give the usual error.
 OAI-26 proved At the chat path, a body with `input` instead of `messages` is understood as Responses and answered as

@@ -239,7 +239,7 @@ class Agent:
             run.stop(fault)
             reason = "length"
         await run.flush()
-        run.end_text()
+        run.end_text(whole=reason != "tool_calls")
         run.outcome.finish = reason
         run.emit(Finished(reason))
 

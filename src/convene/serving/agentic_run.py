@@ -240,9 +240,9 @@ class Run:
         if self.job.request.generation.response_format.kind == "text":
             self.show_text(TextDelta(reached.sentence), opening=True)
 
-    def end_text(self) -> None:
-        """Show what was held back of the answer's text and what belongs under it."""
-        for event in self.text.end():
+    def end_text(self, *, whole: bool) -> None:
+        """Show what was held back of the answer's text and, if it is a whole one, what belongs under it."""
+        for event in self.text.end(whole=whole):
             self.emit(event)
 
     def _pass(self, event: TextDelta) -> None:

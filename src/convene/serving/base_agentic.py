@@ -116,8 +116,11 @@ class CitedText(Protocol):
         """Return the events for a piece of the answer; an unfinished mark at its end may be held back."""
         ...
 
-    def end(self) -> Sequence[Event]:
-        """Return what was held back, the citations, and what else belongs under an answer. Called once, at the end."""
+    def end(self, *, whole: bool = True) -> Sequence[Event]:
+        """Return what was held back, the citations, and what else belongs under an answer. Called once, at the end.
+
+        `whole`: it is an answer, and not what was said before calls that the client is to run.
+        """
         ...
 
 
@@ -280,8 +283,9 @@ class PlainText:
         """Return one delta."""
         return (TextDelta(text),) if text else ()
 
-    def end(self) -> Sequence[Event]:
+    def end(self, *, whole: bool = True) -> Sequence[Event]:
         """Return nothing: nothing was held back."""
+        del whole
         return ()
 
 

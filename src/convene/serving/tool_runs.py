@@ -169,6 +169,8 @@ class ToolRuns:
         else:
             run.outcome.note_tool(_shown(ran, one.arguments))
         spec = None if one.tool is None else one.tool.spec
+        if spec is not None and not one.fault:
+            run.view.labels |= spec.labels  # the words of a failure come from outside as well
         if ran.result is not None:
             ran = msgspec.structs.replace(ran, text=run.text.present(ran.result))
             run.take_result(ran, spec)

@@ -264,8 +264,8 @@ async def test_text_goes_through_the_hook_for_citations_and_its_end_belongs_to_t
         def write(self, text: str) -> Sequence[Event]:
             return (TextDelta(text.upper()),)
 
-        def end(self) -> Sequence[Event]:
-            return (TextDelta("!"),)
+        def end(self, *, whole: bool = True) -> Sequence[Event]:
+            return (TextDelta("!"),) if whole else ()
 
     model = Rounds(says("", call()), says("sunny"))
     events = await House(model, hooks=Hooks(text=lambda *_: Shouting())).play()

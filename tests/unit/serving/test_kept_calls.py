@@ -69,7 +69,8 @@ class Numbered:
     def write(self, text: str) -> Sequence[Event]:
         return (TextDelta(text),)
 
-    def end(self) -> Sequence[Event]:
+    def end(self, *, whole: bool = True) -> Sequence[Event]:
+        del whole
         return ()
 
 
