@@ -448,26 +448,6 @@ async def test_the_ceiling_of_money_holds_and_the_cost_of_each_step_is_told(play
     }
 
 
-async def test_the_ceiling_of_time_stops_a_tool_that_hangs_and_the_turn_ends_well(play: Any) -> None:  # noqa: ANN401
-    stopped = asyncio.Event()
-
-    async def never(arguments: Mapping[str, object], context: ToolContext) -> ToolResult:
-        del arguments, context
-        try:
-            await asyncio.Event().wait()
-        finally:
-            stopped.set()
-        raise AssertionError
-
-    settings = AgenticSettings(wall_s=1)
-    async with play([text("Wait."), call()], box=Box(PlayedTool(do=never)), agentic=settings) as served:
-        frames = await served.frames(model="played", messages=ASK)
-    assert stopped.is_set()
-    assert content(frames) == "Wait.\n\nI stopped here: this turn has reached its ceiling of 1 seconds."
-    assert frames[-2]["choices"][0]["finish_reason"] == "length"
-    assert folded(frames)["s2"]["status"] == "failed"
-
-
 @pytest.mark.req("LIMIT-01")
 async def test_a_limit_that_refuses_a_further_round_ends_the_turn_with_what_is_there(play: Any) -> None:  # noqa: ANN401
     plans = {"owner": Plan(tokens_per_day=3_000)}

@@ -61,7 +61,7 @@ def reply_bytes(
     indexes = folded if len(folded) == 1 else sorted(folded)
     choices = [_choice(index, folded[index], gathered, legacy=call.legacy_functions) for index in indexes]
     if gathered.tools and shape != "off" and not call.request.generation.tools:
-        choices[0].message.tool_calls = server_calls(gathered.tools, shape)
+        choices[0].message.tool_calls = server_calls(gathered.tools, shape) or UNSET
     return _encode(
         ChatReply(
             id=turn.id,

@@ -188,3 +188,69 @@ def test_a_plain_answer_reads_like_the_fold_of_its_events() -> None:
     folded = fold(answer)
     assert (answer.usage, answer.finish, answer.upstream) == (folded.usage, folded.finish, folded.upstream)
     assert answer.choices[0].text == folded.choices[0].text == ["text"]
+
+
+RAN = ToolRan(id="call_1", tool_name="look", args={"what": "it"}, result={"found": True})
+AGENT = ToolRan(id="call_2", tool_name="ask", type="agent_manifest", agent={"name": "a"})
+ANSWERED = (TextDelta("There."), Finished("stop"))
+
+
+def shaped(shape: str, *events: Event, **fields: object) -> dict[str, Any]:
+    """Return the message of a reply, with the server's calls in this shape."""
+    body = {"model": "asked", "messages": [{"role": "user", "content": "x"}]} | fields
+    call = read_chat(msgspec.json.encode(body), None)
+    made = reply_bytes(fold(events), Turn(), call, "req_1", shape)  # type: ignore[arg-type]  # one of the three
+    return msgspec.json.decode(made, type=dict[str, Any])["choices"][0]["message"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.req("TOOLS-10", "DEC-01")
+def test_calls_of_the_server_have_both_key_sets_in_order_and_agents_are_none_of_them() -> None:
+    message = shaped("dual", RAN, AGENT, msgspec.structs.replace(RAN, id="call_3"), *ANSWERED)
+    assert [(one["index"], one["id"]) for one in message["tool_calls"]] == [(0, "call_1"), (1, "call_3")]
+    assert message["tool_calls"][0] == {
+        "id": "call_1",
+        "index": 0,
+        "type": "function",
+        "function": {"name": "look", "arguments": '{"what":"it"}'},
+        "tool_name": "look",
+        "args": {"what": "it"},
+        "result": {"found": True},
+    }
+    assert message["content"] == "There."
+
+
+@pytest.mark.req("COMPAT-02", "DEC-01")
+def test_the_bare_shape_is_the_references_alone_and_off_is_nothing() -> None:
+    assert shaped("bare", RAN, *ANSWERED)["tool_calls"] == [
+        {"id": "call_1", "tool_name": "look", "args": {"what": "it"}, "result": {"found": True}}
+    ]
+    assert "tool_calls" not in shaped("off", RAN, *ANSWERED)
+
+
+@pytest.mark.req("DEC-01")
+def test_a_client_with_tools_of_its_own_never_sees_calls_of_the_server_among_them() -> None:
+    tools = [{"type": "function", "function": {"name": "mine"}}]
+    assert "tool_calls" not in shaped("dual", RAN, *ANSWERED, tools=tools)
+    mine = CallDelta(0, "{}", "c", "mine")
+    (made,) = shaped("dual", RAN, mine, Finished("tool_calls"), tools=tools)["tool_calls"]
+    assert made == {"id": "c", "type": "function", "function": {"name": "mine", "arguments": "{}"}}
+
+
+@pytest.mark.req("CHAT-49")
+def test_without_calls_of_the_server_there_are_no_empty_ones() -> None:
+    assert "tool_calls" not in shaped("dual", AGENT, *ANSWERED)
+    assert "tool_calls" not in shaped("dual", *ANSWERED)
+
+
+def test_a_run_and_its_conversation_are_named_and_the_cost_is_split_by_step() -> None:
+    class Priced(Turn):
+        run_id = "run_1"
+        conversation_id = "conv_1"  # type: ignore[assignment]  # a turn with a session
+        outcome = Outcome(currency="USD", cost_micros=30, by_step=(("s1", 10), ("s3", 20)))
+
+    call = read_chat(b'{"model":"asked","messages":[{"role":"user","content":"x"}]}', "s")
+    made = msgspec.json.decode(reply_bytes(fold(ANSWERED), Priced(), call, "req_1"), type=dict[str, Any])
+    assert made["conversation_id"] == "conv_1"
+    assert made["metadata"]["run_id"] == "run_1"
+    by_step = [{"step": "s1", "micros": 10}, {"step": "s3", "micros": 20}]
+    assert made["metadata"]["cost"] == {"currency": "USD", "micros": 30, "by_step": by_step}

@@ -370,3 +370,81 @@ async def test_with_a_line_a_request_waits_for_a_slot_in_its_turn() -> None:
     async with asyncio.timeout(60):
         (await third).settle()
     assert room.level("concurrent requests") == 0
+
+
+# Further rounds of an agentic turn.
+
+
+async def test_a_further_round_is_reserved_in_the_same_lease_without_a_request_of_its_own(room: Room) -> None:
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(), outcome)
+    reserved = room.level("budget in total")
+    assert await lease.top_up(2, 600, 50) is None
+    assert round(room.used("tokens per minute")) == 150 + 200 + 50
+    assert (round(room.used("requests per minute")), room.level("concurrent requests")) == (1, 1)
+    assert room.level("budget in total") == reserved + PRICE.at_most(664, 50) - PRICE.request
+    outcome.usage = Usage(300, 60)
+    lease.settle()
+    assert round(room.used("tokens per minute")) == 360
+    assert room.level("budget in total") == PRICE.cost(Usage(300, 60))
+    assert room.level("concurrent requests") == 0
+
+
+async def test_what_a_round_may_use_is_the_estimate_that_its_reservation_is_made_of(room: Room) -> None:
+    lease = await room.books.reserve(room.ask(), Outcome(model="m"))
+    assert lease.expect(600, 50) == (250, PRICE.at_most(664, 50) - PRICE.request)
+    assert lease.expect(600, None) == (300, PRICE.at_most(664, 32_768) - PRICE.request)
+    assert lease.expect(600, 0) == (300, PRICE.at_most(664, 0) - PRICE.request)
+    lease.settle()
+
+
+async def test_a_round_that_a_limit_refuses_charges_nothing_and_the_turn_can_be_settled(room: Room) -> None:
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(), outcome)
+    before = (room.used("tokens per minute"), room.level("budget in total"))
+    refusal = await lease.top_up(2, 40_000, 50)
+    assert refusal is not None
+    assert refusal.limit.name == "tokens per minute"
+    assert (room.used("tokens per minute"), room.level("budget in total")) == before
+    outcome.usage = Usage(90, 30)
+    lease.settle()
+    assert round(room.used("tokens per minute")) == 120
+
+
+async def test_a_round_asked_for_twice_is_charged_once(room: Room) -> None:
+    lease = await room.books.reserve(room.ask(), Outcome(model="m"))
+    await lease.top_up(2, 600, 50)
+    await lease.top_up(2, 600, 50)
+    assert round(room.used("tokens per minute")) == 400
+    lease.settle()
+
+
+async def test_a_lease_that_ran_out_lets_the_turn_go_on_and_is_settled_at_nothing_more(room: Room) -> None:
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(), outcome)
+    room.clock.move(31)
+    assert await lease.top_up(2, 600, 50) is None
+    outcome.usage = Usage(10, 1)
+    lease.settle()
+    await lease.written()
+
+
+async def test_estimates_learn_from_a_turn_of_several_rounds_what_one_round_uses(room: Room) -> None:
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(size=300), outcome)
+    await lease.top_up(1, 60, 0)
+    await lease.top_up(2, 600, 50)
+    await lease.top_up(3, 900, 50)
+    outcome.usage = Usage(620, 90)
+    lease.settle()
+    assert room.estimates.learned == [("k1", "m", 300 + 60 + 600 + 900, outcome.usage, 3)]
+
+
+async def test_how_the_callers_limits_stand_is_that_after_the_last_round(room: Room) -> None:
+    outcome = Outcome(model="m")
+    lease = await room.books.reserve(room.ask(), outcome)
+    assert outcome.standing is not None
+    before = outcome.standing.states
+    await lease.top_up(2, 600, 50)
+    assert outcome.standing.states != before
+    lease.settle()
