@@ -23,6 +23,7 @@ from convene.serving.books import Books, BookTerms
 from convene.serving.fallback import Guarded
 from convene.serving.line import Line
 from convene.serving.terms import Terms
+from convene.store.lives import Lives
 from convene.store.memory_counters import MemoryCounters
 from convene.store.postgres import PostgresStore
 from convene.store.postgres_counters import PostgresCounters
@@ -145,8 +146,16 @@ async def open_store(config: Config, clock: Clock) -> Store:
     """Open what is remembered: Postgres where its URL is set, else the SQLite file. Raises `StoreFault`."""
     url = config.database_url.reveal()
     if url:
-        return await PostgresStore.open(url, clock)
+        return await PostgresStore.open(url, clock, lives_of(config, url))
     return await SqliteStore.open(config.store_path, clock)
+
+
+def lives_of(config: Config, url: str) -> Lives | None:
+    """Return the lock files of this machine's writers to a database, if starts of the machine can be told apart."""
+    if not BOOT_ID.exists():
+        return None
+    database = hashlib.sha256(url.rpartition("@")[2].encode()).hexdigest()[:16]
+    return Lives(config.data_dir / f"postgres-{database}", boot_id())
 
 
 async def open_counters(config: Config, clock: Clock, renew: Renew) -> Counters:

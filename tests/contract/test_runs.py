@@ -64,6 +64,16 @@ async def test_a_run_comes_back_as_it_was_written(store: Store) -> None:
     assert await store.runs.get("ann", "run_1") == run
 
 
+async def test_a_run_that_is_there_is_not_begun_again(store: Store) -> None:
+    """A write whose answer was lost may come twice, and the second must not undo what came between."""
+    await store.runs.begin(run_of())
+    await end(store)
+    await store.runs.begin(run_of(model="other"))
+    found = await store.runs.get("ann", "run_1")
+    assert found is not None
+    assert (found.status, found.model) == ("done", "asi1")
+
+
 async def test_another_owner_has_no_such_run(store: Store) -> None:
     await store.runs.begin(run_of())
     assert await store.runs.get("bob", "run_1") is None

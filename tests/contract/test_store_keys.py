@@ -265,8 +265,12 @@ async def test_file_and_folder_are_for_their_owner_only(tmp_path: Path) -> None:
     store = await SqliteStore.open(path)
     await store.keys.add(record())
     modes = {one.name: stat.S_IMODE(one.stat().st_mode) for one in (path.parent, *path.parent.iterdir())}
+    [lock] = (path.parent / "convene.db-writers").iterdir()
+    mode_of_lock = stat.S_IMODE(lock.stat().st_mode)
     await store.aclose()
-    assert modes == {"data": 0o700, "convene.db": 0o600, "convene.db-wal": 0o600, "convene.db-shm": 0o600}
+    folders = {"data": 0o700, "convene.db-writers": 0o700}
+    assert modes == folders | {"convene.db": 0o600, "convene.db-wal": 0o600, "convene.db-shm": 0o600}
+    assert mode_of_lock == 0o600
 
 
 async def test_a_file_that_others_could_read_is_closed_to_them(tmp_path: Path) -> None:

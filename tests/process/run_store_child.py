@@ -1,6 +1,6 @@
 """A process that writes runs and their steps and says on its output what was acknowledged, until it is killed.
 
-python tests/process/run_store_child.py PATH-OR-URL FIRST
+python tests/process/run_store_child.py PATH-OR-URL FOLDER FIRST
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from convene.store.base_runs import Hold, Run, Step
+from convene.store.lives import Lives
 from convene.store.postgres import PostgresStore
 from convene.store.sqlite import SqliteStore
 
@@ -19,9 +20,11 @@ CALLERS: Final = 8
 STEPS: Final = 6
 
 
-async def open_store(where: str) -> PostgresStore | SqliteStore:
-    """Open a database by URL, or a file by its path."""
-    return await (PostgresStore.open(where) if "://" in where else SqliteStore.open(Path(where)))
+async def open_store(where: str, folder: Path) -> PostgresStore | SqliteStore:
+    """Open a database by URL, its lock files in `folder`, or a file by its path."""
+    if "://" in where:
+        return await PostgresStore.open(where, lives=Lives(folder / "postgres", "this start of this machine"))
+    return await SqliteStore.open(Path(where))
 
 
 def say(line: str) -> None:
@@ -29,9 +32,9 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-async def work(where: str, first: int) -> None:
+async def work(where: str, folder: Path, first: int) -> None:
     """Write without an end."""
-    store = await open_store(where)
+    store = await open_store(where, folder)
     numbers = iter(range(first, first + 1_000_000))
 
     async def caller() -> None:
@@ -62,4 +65,4 @@ async def work(where: str, first: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(work(sys.argv[1], int(sys.argv[2])))
+    asyncio.run(work(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

@@ -24,7 +24,7 @@ KILLS: Final = int(os.environ.get("CONVENE_TEST_RUN_KILLS", "6"))
 ACKNOWLEDGED: Final = 150
 """Lines of a child before it is killed; the kill comes in the middle of whatever it does then."""
 SOON_US: Final = 60_000_000
-"""A silence that no child of this test reaches: who is dead is told otherwise, or not at all."""
+"""A silence that no child of this test reaches: its death is told by its lock, or not at all."""
 
 
 class Heard:
@@ -44,11 +44,11 @@ class Heard:
                 self.steps[run_id] = max(self.steps[run_id], int(number))
 
 
-def killed_child(where: str, first: int) -> Heard:
+def killed_child(where: str, folder: Path, first: int) -> Heard:
     """Let a child write until it has acknowledged enough, kill it, and return what it had been promised."""
     script = Path(__file__).with_name("run_store_child.py")
     with subprocess.Popen(  # noqa: S603 -- our own interpreter
-        [sys.executable, str(script), where, str(first)], stdout=subprocess.PIPE, text=True
+        [sys.executable, str(script), where, str(folder), str(first)], stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         lines = [child.stdout.readline() for _ in range(ACKNOWLEDGED + first % 7)]
@@ -76,12 +76,10 @@ async def test_nothing_acknowledged_is_lost_and_each_run_of_the_killed_goes_to_o
     kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     where = str(request.getfixturevalue("postgres_url")) if kind == "postgres" else str(tmp_path / "convene.db")
-    first, second = await open_store(where), await open_store(where)
+    first, second = await open_store(where, tmp_path), await open_store(where, tmp_path)
     try:
         for kill in range(KILLS):
-            heard = await asyncio.to_thread(killed_child, where, kill * 1_000_000)
-            if kind == "postgres":  # whose silence would have to be waited for: there, no file tells of a death
-                await first.database.write([("DELETE FROM writers WHERE id <> ? AND id <> ?", (me(first), me(second)))])
+            heard = await asyncio.to_thread(killed_child, where, tmp_path, kill * 1_000_000)
             claims = await asyncio.gather(*(store.runs.claim(SOON_US, 10_000) for store in (first, second)))
             claimed = {run.id: run for runs in claims for run in runs}
             assert len(claimed) == sum(map(len, claims)), "a run was given to both"
@@ -94,8 +92,3 @@ async def test_nothing_acknowledged_is_lost_and_each_run_of_the_killed_goes_to_o
     finally:
         await first.aclose()
         await second.aclose()
-
-
-def me(store: object) -> str:
-    """Return what a store is called among the writers."""
-    return str(store._presence.id)  # type: ignore[attr-defined]  # of either kind

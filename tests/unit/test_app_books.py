@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
-from convene.app_books import allowance_of, allowances_of, price_of, terms_of
+from convene import app_books
+from convene.app_books import allowance_of, allowances_of, lives_of, price_of, terms_of
 from convene.config import Config, Model, Plan, Price, Upstream
 from convene.limits.allowance import Allowance
 from convene.serving.base import Principal
 from convene.serving.terms import PLAIN, Terms
 from convene.usage import Usage
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_money_of_a_plan_becomes_micro_units() -> None:
@@ -57,3 +63,31 @@ def test_a_deployment_has_the_terms_of_its_model_its_price_and_its_upstream() ->
     )
     assert terms_of(config, "n", "embedded") == Terms(price=price_of(Price(output=2.0), "USD"))
     assert terms_of(config, "unknown", "embedded") == PLAIN
+
+
+def folders(config: Config, url: str) -> set[str]:
+    """Return the folders in which a writer to the database of `url` holds its lock."""
+    lives = lives_of(config, url)
+    assert lives is not None
+    lives.hold("w-1")
+    found = {path.name for path in config.data_dir.iterdir()}
+    lives.forget("w-1")
+    return found
+
+
+def test_a_database_has_one_folder_of_lock_files_whoever_logs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "boot_id").write_text("6a09e667\n")
+    monkeypatch.setattr(app_books, "BOOT_ID", tmp_path / "boot_id")
+    config = Config(data_dir=tmp_path / "data")
+    first = folders(config, "postgresql://ann:old@db.internal/convene")
+    assert first == folders(config, "postgresql://ann:n%40w@db.internal/convene")
+    assert len(folders(config, "postgresql://ann:old@db.internal/other")) == 2
+
+
+def test_where_starts_of_the_machine_cannot_be_told_apart_there_are_no_lock_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app_books, "BOOT_ID", tmp_path / "missing")
+    assert lives_of(Config(data_dir=tmp_path), "postgresql://db.internal/convene") is None

@@ -104,7 +104,7 @@ class Runs(Protocol):
     """The runs of one store. Every call, and every awaitable it returns, raises `StoreFault` if it cannot be used."""
 
     def begin(self, run: Run) -> Awaitable[None]:
-        """Write a new run down, held by this process at `run.fence`."""
+        """Write a new run down, held by this process at `run.fence`. One whose id is there is left as it is."""
         ...
 
     def record(self, hold: Hold, steps: Sequence[Step]) -> Awaitable[None]:

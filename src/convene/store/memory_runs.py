@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from convene.errors import Conflict
 from convene.store.base import StoreFault
 from convene.store.base_runs import is_after, lost_hold
 
@@ -28,10 +27,9 @@ class MemoryRuns:
     def begin(self, run: Run) -> Awaitable[None]:
         """Keep a new run (`base_runs.Runs`)."""
         self._check_open()
-        if run.id in self._runs:
-            return _after(Conflict(f"There is already a run with the id {run.id}."))
-        self._runs[run.id] = run
-        self._steps[run.id] = {}
+        if run.id not in self._runs:
+            self._runs[run.id] = run
+            self._steps[run.id] = {}
         return _after(None)
 
     def record(self, hold: Hold, steps: Sequence[Step]) -> Awaitable[None]:

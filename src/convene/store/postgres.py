@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from convene.clock import Clock, SystemClock
 from convene.store.postgres_ledger import PostgresLedger
@@ -13,6 +13,9 @@ from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
 from convene.store.sql_sessions import SqlSessions
+
+if TYPE_CHECKING:
+    from convene.store.lives import Lives
 
 
 class PostgresStore:
@@ -29,10 +32,11 @@ class PostgresStore:
         self._sessions = SqlSessions(pool)
 
     @classmethod
-    async def open(cls, url: str, clock: Clock | None = None) -> Self:
+    async def open(cls, url: str, clock: Clock | None = None, lives: Lives | None = None) -> Self:
         """Connect to `postgresql://user:password@host/database` and bring its tables up to date.
 
-        Further settings of the session may follow as a query, `?sslmode=verify-full` or `?search_path=convene`.
+        Further settings of the session may follow as a query, `?sslmode=verify-full` or `?search_path=convene`. `lives`
+        are the lock files of this machine's writers; without them a kill is told only by silence.
 
         Raises:
             StoreFault: the driver is missing, the database cannot be reached, or a newer Convene was here.
@@ -40,7 +44,7 @@ class PostgresStore:
         clock = clock or SystemClock()
         pool = await PostgresPool.open(url)
         try:
-            presence = await Presence.start(pool, clock)
+            presence = await Presence.start(pool, clock, lives)
         except BaseException:  # a cancelled start too must leave no connection behind; nothing is swallowed
             await pool.aclose()
             raise

@@ -15,17 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from convene.errors import StoreFault
 from convene.store.postgres_pool import numbered
-from convene.store.postgres_wire import clean
-from convene.store.sql_runs import (
-    END_RUN,
-    INSERT_RUN,
-    QUEUE_MAX,
-    UPSERT_STEP,
-    SqlRuns,
-    Work,
-    closed,
-    release,
-)
+from convene.store.postgres_wire import clean, fault
+from convene.store.sql_runs import END_RUN, INSERT_RUN, RUN_FIELDS, STUCK_S, UPSERT_STEP, SqlRuns, Work, closed, release
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,12 +28,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP_MAX: Final = 500
-STUCK_S: Final = 5.0
 RETRY_FIRST_S: Final = 0.01
 RETRY_MAX_S: Final = 0.5
-_INSERT: Final = numbered(f"{INSERT_RUN} ON CONFLICT (id) DO NOTHING")
+_INSERT: Final = numbered(INSERT_RUN)
 _UPSERT: Final = numbered(UPSERT_STEP)
 _END: Final = numbered(END_RUN)
+_ID_AT: Final = RUN_FIELDS.index("id")
+_FENCE_AT: Final = RUN_FIELDS.index("fence")
 _HOLDS: Final = "SELECT id, fence FROM runs WHERE id = ANY($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 
 
@@ -52,34 +44,20 @@ class PostgresRuns(SqlRuns):
     def __init__(self, pool: PostgresPool, presence: Presence) -> None:
         super().__init__(pool, presence)
         self._pool = pool
-        self._works: list[Work] = []
         self._writing: asyncio.Task[None] | None = None
-        self._open = True
-
-    async def aclose(self) -> None:
-        """Write what is left; idempotent."""
-        if not self._open:
-            return
-        await asyncio.wait([asyncio.ensure_future(self.flush())], timeout=STUCK_S)
-        self._open = False
-        if self._writing is not None:
-            self._writing.cancel()
-            await asyncio.wait([self._writing])
-        works, self._works = self._works, []
-        release(works, closed())
 
     @property
     def _idle(self) -> bool:
         return self._writing is None or self._writing.done()
 
-    def _queue(self, work: Work) -> None:
-        if not self._open:
-            raise closed()
-        if len(self._works) >= QUEUE_MAX:
-            raise StoreFault("Too many runs wait for the store.", detail=f"{QUEUE_MAX} writes are not done")
-        self._works.append(work)
-        if self._writing is None or self._writing.done():
+    def _wake(self) -> None:
+        if self._idle:
             self._writing = asyncio.get_running_loop().create_task(self._write_on(), name="journal of runs")
+
+    async def _end(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            await asyncio.wait([self._writing])
 
     async def _write_on(self) -> None:
         """Write group after group until there is no more."""
@@ -91,6 +69,9 @@ class PostgresRuns(SqlRuns):
             except asyncio.CancelledError:
                 release(works, closed())
                 raise
+            except Exception as error:  # a fault of ours: nobody waits for ever because of it
+                log.exception("the journal of runs could not be written")
+                release(works, fault(error))
 
     async def _write(self, works: Sequence[Work]) -> None:
         """Write a group, tried again for a while, and let its callers go on."""
@@ -124,13 +105,15 @@ class PostgresRuns(SqlRuns):
 
     @staticmethod
     async def _send(session: Session, works: Sequence[Work]) -> None:
+        held = sorted({work.hold.run_id for work in works if work.hold is not None})
+        fences = dict(await session.fetch(_HOLDS, held)) if held else {}
         begun = [work.run for work in works if work.run is not None]
         if begun:
             await session.executemany(_INSERT, [_kept(row) for row in begun])
-        held = sorted({work.hold.run_id for work in works if work.hold is not None})
-        fences = dict(await session.fetch(_HOLDS, held)) if held else {}
         steps: list[tuple[object, ...]] = []
         for work in works:
+            if work.run is not None:
+                fences.setdefault(work.run[_ID_AT], work.run[_FENCE_AT])
             if work.hold is None:
                 continue
             work.lost = fences.get(work.hold.run_id) != work.hold.fence

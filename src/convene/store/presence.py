@@ -50,13 +50,15 @@ class Presence:
     async def start(cls, database: Database, clock: Clock, lives: Lives | None = None) -> Self:
         """Appear, forget those long dead, and show life from now on. Raises `StoreFault`.
 
-        `lives` are the lock files of a database that belongs to one machine.
+        `lives` are the lock files of the database's writers on this machine.
         """
         presence = cls(database, clock, lives)
         if lives is not None:
             lives.hold(presence.id)
             await presence.bury()
         await database.write([(_TIDY, (presence.now_us() - 100 * DEAD_AFTER_US,))])
+        if lives is not None:
+            lives.sweep({writer for (writer,) in await database.rows("SELECT id FROM writers")})
         await presence.show()
         presence._beating = asyncio.create_task(presence._beat_on(), name="store presence")
         return presence

@@ -23,11 +23,16 @@ if TYPE_CHECKING:
 
 QUEUE_MAX: Final = 10_000
 """Writes that may wait for a store that does not take them; each has a turn behind it."""
+STUCK_S: Final = 5.0
+"""How long a write is tried again before its caller is told, and closing waits for what is left."""
 RUN_FIELDS: Final = Run.__struct_fields__
 STEP_FIELDS: Final = Step.__struct_fields__
 _RUN: Final = ", ".join(RUN_FIELDS)
 _STEP: Final = ", ".join(STEP_FIELDS)
-INSERT_RUN: Final = f"INSERT INTO runs ({_RUN}, holder) VALUES ({', '.join('?' * (len(RUN_FIELDS) + 1))})"  # noqa: S608 -- constants, here and below
+INSERT_RUN: Final = (
+    f"INSERT INTO runs ({_RUN}, holder) VALUES ({', '.join('?' * (len(RUN_FIELDS) + 1))}) "  # noqa: S608 -- constants, here and below
+    "ON CONFLICT (id) DO NOTHING"
+)
 _CHANGED: Final = ", ".join(f"{name} = excluded.{name}" for name in STEP_FIELDS if name not in {"run_id", "number"})
 UPSERT_STEP: Final = (
     f"INSERT INTO run_steps ({_STEP}) VALUES ({', '.join('?' * len(STEP_FIELDS))}) "  # noqa: S608
@@ -83,11 +88,13 @@ class Work:
 
 
 class SqlRuns:
-    """The runs of one database. A subclass writes what `_queue` is given, in order, many in one transaction."""
+    """The runs of one database. A subclass writes what is in `_works`, in order, many in one transaction."""
 
     def __init__(self, database: Database, presence: Presence) -> None:
         self._database = database
         self._presence = presence
+        self._works: list[Work] = []
+        self._open = True
 
     def begin(self, run: Run) -> Waiter:
         """Write a new run down (`base_runs.Runs`)."""
@@ -180,14 +187,37 @@ class SqlRuns:
             self._queue(Work(mark, None))
             await asyncio.wait([mark])
 
+    async def aclose(self) -> None:
+        """Write what is left and let go of what writes; idempotent."""
+        if not self._open:
+            return
+        await asyncio.wait([asyncio.ensure_future(self.flush())], timeout=STUCK_S)
+        self._open = False
+        await self._end()
+        works, self._works = self._works, []
+        release(works, closed())
+
     @property
     def _idle(self) -> bool:
         """Whether nothing is on its way."""
         raise NotImplementedError
 
+    def _wake(self) -> None:
+        """See to it that `_works` are written soon."""
+        raise NotImplementedError
+
+    async def _end(self) -> None:
+        """Write no more, and tell those whose write was under way."""
+        raise NotImplementedError
+
     def _queue(self, work: Work) -> None:
         """Write this soon, in order. Raises `StoreFault` if nothing can be written any more."""
-        raise NotImplementedError
+        if not self._open:
+            raise closed()
+        if len(self._works) >= QUEUE_MAX:
+            raise StoreFault("Too many runs wait for the store.", detail=f"{QUEUE_MAX} writes are not done")
+        self._works.append(work)
+        self._wake()
 
     @staticmethod
     def _waiter() -> Waiter:

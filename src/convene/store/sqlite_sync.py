@@ -80,10 +80,10 @@ class WalSync:
         try:
             self._fill()
             self._report(self._sync_folder)
-            for checkpoint in iter(self._orders.get, None):
+            for wanted in iter(self._orders.get, None):
                 self._report(self._sync_wal)
-                if checkpoint:
-                    self._checkpoint()
+                if wanted:
+                    checkpoint(self._path)
         finally:
             os.close(self._wal)
 
@@ -123,12 +123,13 @@ class WalSync:
         finally:
             os.close(folder)
 
-    def _checkpoint(self) -> None:
-        """Copy what the WAL has into the database while others write; start it over once it is long."""
-        try:
-            with contextlib.closing(sqlite3.connect(self._path, timeout=READERS_S, isolation_level=None)) as connection:
-                [_, frames, _] = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                if frames >= RESTART_FRAMES:
-                    connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
-        except sqlite3.Error as error:  # the WAL is as good; it grows until the next one
-            log.warning("%s: no checkpoint was made: %s", self._path, error)
+
+def checkpoint(path: Path) -> None:
+    """Copy what the WAL has into the database while others write; start it over once it is long. Blocks."""
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=READERS_S, isolation_level=None)) as connection:
+            [_, frames, _] = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            if frames >= RESTART_FRAMES:
+                connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
+    except sqlite3.Error as error:  # the WAL is as good; it grows until the next one
+        log.warning("%s: no checkpoint was made: %s", path, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -20,16 +21,16 @@ HOLD_AND_WAIT = """
 import sys
 from pathlib import Path
 from convene.store.lives import Lives
-Lives(Path(sys.argv[1])).hold(sys.argv[2])
+Lives(Path(sys.argv[1]), sys.argv[3]).hold(sys.argv[2])
 print("held", flush=True)
 sys.stdin.read()
 """
 
 
-def another_process(database: Path, writer: str) -> subprocess.Popen[str]:
+def another_process(database: Path, writer: str, machine: str = "") -> subprocess.Popen[str]:
     """Start a process that holds a writer's lock and wait until it does."""
     process = subprocess.Popen(  # noqa: S603 -- our own interpreter
-        [sys.executable, "-c", HOLD_AND_WAIT, str(database), writer],
+        [sys.executable, "-c", HOLD_AND_WAIT, str(database), writer, machine],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -71,6 +72,52 @@ def test_two_of_one_process_do_not_take_each_other_for_dead(tmp_path: Path) -> N
     other.forget("w-2")
 
 
+def test_a_file_that_is_just_being_made_says_nothing_and_is_not_locked_by_who_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between making the file and locking it others may look: they must neither judge it nor get in the way."""
+    judged: list[bool] = []
+    flock = fcntl.flock
+
+    def look_first(file: int, how: int) -> None:
+        monkeypatch.setattr("fcntl.flock", flock)
+        judged.append(Lives(tmp_path / "convene.db").is_dead("w-1"))
+        flock(file, how)
+
+    monkeypatch.setattr("fcntl.flock", look_first)
+    lives = Lives(tmp_path / "convene.db")
+    lives.hold("w-1")
+    assert judged == [False]
+    assert not Lives(tmp_path / "convene.db").is_dead("w-1")
+    lives.forget("w-1")
+
+
+def test_only_the_machine_that_made_a_file_judges_it(tmp_path: Path) -> None:
+    """Two machines may share a folder whose locks do not reach from one to the other; a restart makes another of it."""
+    database = tmp_path / "postgres-1"
+    with another_process(database, "w-1", "boot-a") as process:
+        process.kill()
+        process.wait()
+    assert not Lives(database, "boot-b").is_dead("w-1")
+    assert not Lives(database).is_dead("w-1")
+    assert Lives(database, "boot-a").is_dead("w-1")
+
+
+def test_what_is_left_of_those_that_nobody_knows_is_swept_away(tmp_path: Path) -> None:
+    database = tmp_path / "convene.db"
+    lives = Lives(database, "boot-b")
+    lives.hold("w-own")
+    for writer in ("w-known", "w-unknown"):
+        with another_process(database, writer, "boot-a") as process:
+            process.kill()
+            process.wait()
+    with another_process(database, "w-living") as process:
+        lives.sweep({"w-known"})
+        assert sorted(lives.known()) == ["w-known", "w-living", "w-own"]
+        process.kill()
+    lives.forget("w-own")
+
+
 def test_where_locks_cannot_be_had_nobody_is_told_dead(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,4 +154,33 @@ async def test_who_was_killed_is_off_the_table_as_soon_as_anybody_looks(tmp_path
     assert [row[0] for row in await file.rows("SELECT id FROM writers")] == [presence.id]
     await presence.aclose()
     assert Lives(path).known() == []
+    await file.aclose()
+
+
+async def test_a_start_buries_the_killed_and_sweeps_up_after_them(tmp_path: Path) -> None:
+    path = tmp_path / "convene.db"
+    file = await SqliteFile.open(path)
+    clock = FakeClock()
+    for writer in ("w-killed", "w-unknown"):
+        with another_process(path, writer) as process:
+            process.kill()
+            process.wait()
+    now_us = int(clock.now() * 1e6)
+    await file.write([("INSERT INTO writers (id, seen_at_us) VALUES ('w-killed', ?)", (now_us,))])
+    await file.write([("INSERT INTO writers (id, seen_at_us) VALUES ('w-elsewhere', ?)", (now_us,))])
+    presence = await Presence.start(file, clock, Lives(path))
+    assert {row[0] for row in await file.rows("SELECT id FROM writers")} == {presence.id, "w-elsewhere"}
+    assert Lives(path).known() == [presence.id]
+    await presence.aclose()
+    await file.aclose()
+
+
+async def test_without_lock_files_nobody_is_buried(tmp_path: Path) -> None:
+    file = await SqliteFile.open(tmp_path / "convene.db")
+    clock = FakeClock()
+    await file.write([("INSERT INTO writers (id, seen_at_us) VALUES ('w-1', ?)", (int(clock.now() * 1e6),))])
+    presence = await Presence.start(file, clock)
+    await presence.bury()
+    assert {row[0] for row in await file.rows("SELECT id FROM writers")} == {presence.id, "w-1"}
+    await presence.aclose()
     await file.aclose()
