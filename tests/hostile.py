@@ -19,7 +19,7 @@ from codecs import encode as recode
 from typing import TYPE_CHECKING, Any, Final
 
 from convene.errors import Failed
-from convene.events import Began, CallDelta, Finished, TextDelta, UsageReported
+from convene.events import Began, CallDelta, Finished, ReasoningDelta, TextDelta, UsageReported
 from convene.messages import Message
 from convene.providers.base import Capabilities
 from convene.tools.base import Source, ToolResult, ToolSpec
@@ -182,6 +182,7 @@ class Obedient:
                 yield CallDelta(index, arguments, f"call_{len(texts)}_{index}", name)
             yield Finished("tool_calls")
         else:
+            yield ReasoningDelta("\n".join(said))
             yield TextDelta("\n".join(["Here you are [1].", *said]))
             yield Finished("stop")
         yield UsageReported(Usage(1, 1))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from convene.events import Began, Fold, Noticed, TextDelta, UsageReported
+from convene.events import Began, Fold, Noticed, ReasoningDelta, TextDelta, UsageReported
 from convene.messages import ToolChoice
 from convene.serving.admission import Lease
 from convene.serving.base import Outcome
@@ -233,6 +233,12 @@ class Run:
             self._pass(TextDelta(_SEPARATOR))
         self._pass(event)
         self.wrote = True
+
+    def show_thought(self, text: str, *, end: bool = False) -> None:
+        """Pass reasoning on; `end`: the round is over."""
+        shown = self.text.think(text, end=end)
+        if shown:
+            self.emit(ReasoningDelta(shown))
 
     def stop(self, reached: CeilingReached) -> None:
         """Say why the turn ends here: a notice, and where the answer is prose a sentence in it."""

@@ -40,6 +40,7 @@ class AnswerText:
         self._sources = Sources()
         self._citer = Citer(self._sources)
         self._guard = ImageGuard(self._was_shown, self._is_tainted)
+        self._thoughts = ImageGuard(self._was_shown, self._is_tainted)
 
     def present(self, result: ToolResult) -> str:
         """See `CitedText.present`."""
@@ -66,6 +67,11 @@ class AnswerText:
         if self._json:
             return (TextDelta(text),) if text else ()
         return _events(self._citer.feed(self._guard.feed(text)))
+
+    def think(self, text: str, *, end: bool = False) -> str:
+        """See `CitedText.think`: readers show reasoning as markdown, too."""
+        shown = self._thoughts.feed(text)
+        return shown + self._thoughts.end() if end else shown
 
     def end(self, *, whole: bool = True) -> Sequence[Event]:
         """See `CitedText.end`."""

@@ -116,6 +116,10 @@ class CitedText(Protocol):
         """Return the events for a piece of the answer; an unfinished mark at its end may be held back."""
         ...
 
+    def think(self, text: str, *, end: bool = False) -> str:
+        """Return a piece of the model's reasoning as it may be shown; `end`: of a round, nothing is held back then."""
+        ...
+
     def end(self, *, whole: bool = True) -> Sequence[Event]:
         """Return what was held back, the citations, and what else belongs under an answer. Called once, at the end.
 
@@ -282,6 +286,11 @@ class PlainText:
     def write(self, text: str) -> Sequence[Event]:
         """Return one delta."""
         return (TextDelta(text),) if text else ()
+
+    def think(self, text: str, *, end: bool = False) -> str:
+        """Return it as it is."""
+        del end
+        return text
 
     def end(self, *, whole: bool = True) -> Sequence[Event]:
         """Return nothing: nothing was held back."""

@@ -234,7 +234,7 @@ class _Said:
             self.written += count_bytes(event.text)
             self._fold.add(event)
             if self._shown != "hidden":
-                self._run.emit(event)
+                self._run.show_thought(event.text)
         elif isinstance(event, CallDelta):
             self.written += count_bytes(event.arguments) + count_bytes(event.name or "")
             self._fold.add(event)
@@ -265,10 +265,11 @@ class _Said:
         """Show what was held until it was known whether the round calls something."""
         for event in self._held:
             if calls:
-                self._run.emit(ReasoningDelta(event.text))
+                self._run.show_thought(event.text)
             else:
                 self._show(event)
         self._held.clear()
+        self._run.show_thought("", end=True)
 
     def _text(self, event: TextDelta) -> None:
         if self._shown == "content":
@@ -276,7 +277,7 @@ class _Said:
         elif self._shown == "held":
             self._held.append(event)
         elif self._shown == "reasoning":
-            self._run.emit(ReasoningDelta(event.text))
+            self._run.show_thought(event.text)
 
     def _show(self, event: TextDelta) -> None:
         self._run.show_text(event, opening=self._opening)

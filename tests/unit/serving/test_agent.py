@@ -264,6 +264,10 @@ async def test_text_goes_through_the_hook_for_citations_and_its_end_belongs_to_t
         def write(self, text: str) -> Sequence[Event]:
             return (TextDelta(text.upper()),)
 
+        def think(self, text: str, *, end: bool = False) -> str:
+            del end
+            return text
+
         def end(self, *, whole: bool = True) -> Sequence[Event]:
             return (TextDelta("!"),) if whole else ()
 

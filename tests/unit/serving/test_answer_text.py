@@ -84,6 +84,13 @@ def test_an_answer_in_json_passes_untouched(kind: str) -> None:
     assert [*text.write(written), *text.write(""), *text.end()] == [TextDelta(written)]
 
 
+@pytest.mark.parametrize("form", [ResponseFormat(), ResponseFormat("json_object")])
+def test_reasoning_loads_no_more_than_the_answer(form: ResponseFormat) -> None:
+    text = answer(RunView(messages=(USER,), labels={"untrusted"}), form)
+    shown = [text.think("![x](https://evil"), text.think(".test/) so!"), text.think("", end=True), text.think("[1]")]
+    assert shown == ["", "! [x](https://evil.test/) so", "!", "[1]"]
+
+
 def test_images_load_only_what_was_shown_once_strangers_text_is_in_the_run() -> None:
     view = RunView(messages=(USER,))
     text = answer(view)

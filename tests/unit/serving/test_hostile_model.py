@@ -53,9 +53,10 @@ async def play(script: Script, allowed: Sequence[str] = ()) -> tuple[World, Fold
 
 
 def loads(answer: Fold) -> list[str]:
-    """Return what a browser fetches by itself when it shows the answer, as a reader of markdown sees it."""
+    """Return what a browser fetches by itself when it shows answer and reasoning, as a reader of markdown sees it."""
     found: list[str] = []
-    tokens = MarkdownIt("commonmark").enable("table").parse("".join(answer.choice(0).text))
+    reader, said = MarkdownIt("commonmark").enable("table"), answer.choice(0)
+    tokens = [*reader.parse("".join(said.text)), *reader.parse("".join(said.reasoning))]
     while tokens:
         token = tokens.pop()
         tokens += token.children or []

@@ -69,6 +69,10 @@ class Numbered:
     def write(self, text: str) -> Sequence[Event]:
         return (TextDelta(text),)
 
+    def think(self, text: str, *, end: bool = False) -> str:
+        del end
+        return text
+
     def end(self, *, whole: bool = True) -> Sequence[Event]:
         del whole
         return ()

@@ -181,6 +181,12 @@ async def test_an_image_that_would_carry_something_out_does_not_load() -> None:
     assert text_of(events) == f"! [x](https://evil.test/?q=1) ![y]({PAGE}) [[1]]({PAGE})"
 
 
+async def test_an_image_in_the_reasoning_does_not_either() -> None:
+    at = house(says("", asks("web_search", query="tower")), says("Yes.", think="![x](https://evil.test/?q=1) so!"))
+    gathered = fold(await at.play(at.turn(ASKED, agentic=SEARCHING)))
+    assert "".join(gathered.choice(0).reasoning) == "! [x](https://evil.test/?q=1) so!"
+
+
 async def test_study_mode_tutors_and_builds_on_sources() -> None:
     at = house(says("", asks("web_search", query="tower")), says("What do you think [1]?"))
     events = await at.play(at.turn(ASKED, agentic=Agentic(web_search=True, study_mode=True)))
