@@ -29,7 +29,7 @@ DOCS-03 proved The shape of requests and responses is shown with the Python and 
 HDR-01 proved The key arrives in the required header `Authorization`, after the word `Bearer`.
 HDR-02 proved Upper and lower case make no difference in the scheme word, so `bearer` is fine.
 HDR-03 proved A request body is declared as `Content-Type: application/json`.
-HDR-04 4 `x-session-id` is an optional string of the client's choice that ties agentic requests into one session.
+HDR-04 proved `x-session-id` is an optional string of the client's choice that ties agentic requests into one session.
 HDR-05 3 `X-Delegated-For` (optional) says for which end user a management key acts; other keys' use of it has no
     effect.
 HDR-06 proved The response form does not follow `Accept`: `application/json` may come with `stream: true`.
@@ -178,13 +178,14 @@ DEFER-08 5 If the agent fails, the poll gets a 200 whose text explains it: no HT
 DEFER-09 5 With no work outstanding, `Any update?` is a message like any other.
 DEFER-10 5 A streamed first turn can be deferred, and polls can be streamed.
 DEFER-11 5 Outstanding work survives both the client's 2 minutes (at least 240 s) and a restart of the server.
-SESSION-01 4 Requests with the same `x-session-id`, which may be any random string, share a lasting session.
-SESSION-02 4 The context and what agents did are kept in the session.
-SESSION-03 4 Text that the client resends is not added to what the session already holds.
-SESSION-04 4 A session id counts only within its API key and proves nothing: equal ids of different keys never meet.
+SESSION-01 proved Requests with the same `x-session-id`, which may be any random string, share a lasting session.
+SESSION-02 proved The context and what agents did are kept in the session.
+SESSION-03 proved Text that the client resends is not added to what the session already holds.
+SESSION-04 proved A session id counts only within its API key and proves nothing: equal ids of different keys never
+    meet.
 SESSION-05 5 A request without the header is never deferred; the agent is awaited or left out.
-SESSION-06 4 How long a session lives and how big it grows is configurable.
-SESSION-07 4 The docs advise one UUID per conversation, a stored mapping (Redis or database), and for LangChain a
+SESSION-06 proved How long a session lives and how big it grows is configurable.
+SESSION-07 proved The docs advise one UUID per conversation, a stored mapping (Redis or database), and for LangChain a
     default header.
 [asi-one §9]
 TOOLS-01 proved An application can give the model its own functions by tool calling.

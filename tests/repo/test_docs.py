@@ -210,6 +210,16 @@ def test_the_page_of_compatibility_has_settings_to_copy_for_each_client() -> Non
     assert "@ai-sdk/openai-compatible" in text
 
 
+@pytest.mark.req("SESSION-07")
+def test_the_page_of_runs_advises_one_uuid_a_conversation_a_stored_mapping_and_a_default_header() -> None:
+    text = " ".join(pages.pages()["runs"].split())
+
+    assert "one UUID for each conversation" in text
+    assert "in your own store (Redis, a database)" in text
+    assert "LangChain's `ChatOpenAI` takes the same `default_headers`" in text
+    assert any("uuid.uuid4()" in sample.code for sample in pages.samples("python") if sample.page == "runs")
+
+
 @pytest.mark.req("DOCS-03")
 def test_both_sdks_are_shown_with_the_request_the_reply_and_its_extra_fields() -> None:
     for language in ("python", "js"):

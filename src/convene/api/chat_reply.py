@@ -55,28 +55,41 @@ def reply_bytes(
         if not gathered.usage.estimated:
             return _plain_reply(gathered, turn, call, request_id)
         gathered = fold(gathered)
+    metadata = metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome), turn.run_id)
+    reply = reply_of(gathered, turn.id, turn.created, metadata, turn.conversation_id, legacy=call.legacy_functions)
+    if gathered.tools and shape != "off" and not call.request.generation.tools:
+        reply.choices[0].message.tool_calls = server_calls(gathered.tools, shape) or UNSET
+    reply.system_fingerprint = fingerprint_of(gathered.began, seeded=call.seeded)
+    if call.service_tier:
+        reply.service_tier = SERVICE_TIER
+    return _encode(reply)
+
+
+def reply_of(
+    gathered: Fold,
+    reply_id: str,
+    created: int,
+    metadata: ReplyMetadata,
+    conversation_id: str | None,
+    *,
+    legacy: bool = False,
+) -> ChatReply:
+    """Return a gathered turn as a whole reply; the model's name is that of `metadata`."""
     if not gathered.choices:
         gathered.choice(0)
     folded = gathered.choices
     indexes = folded if len(folded) == 1 else sorted(folded)
-    choices = [_choice(index, folded[index], gathered, legacy=call.legacy_functions) for index in indexes]
-    if gathered.tools and shape != "off" and not call.request.generation.tools:
-        choices[0].message.tool_calls = server_calls(gathered.tools, shape) or UNSET
-    return _encode(
-        ChatReply(
-            id=turn.id,
-            created=turn.created,
-            model=turn.model,
-            choices=choices,
-            usage=usage_of(gathered.usage),
-            metadata=metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome), turn.run_id),
-            system_fingerprint=fingerprint_of(gathered.began, seeded=call.seeded),
-            service_tier=SERVICE_TIER if call.service_tier else UNSET,
-            executable_data=[tool_of(ran) for ran in gathered.tools] if gathered.tools else [],
-            intermediate_steps=[step_of(step) for step in gathered.steps.values()] if gathered.steps else [],
-            thought=["".join(choice.reasoning) for choice in folded.values() if choice.reasoning],
-            conversation_id=turn.conversation_id,
-        )
+    return ChatReply(
+        id=reply_id,
+        created=created,
+        model=metadata.model,
+        choices=[_choice(index, folded[index], gathered, legacy=legacy) for index in indexes],
+        usage=usage_of(gathered.usage),
+        metadata=metadata,
+        executable_data=[tool_of(ran) for ran in gathered.tools] if gathered.tools else [],
+        intermediate_steps=[step_of(step) for step in gathered.steps.values()] if gathered.steps else [],
+        thought=["".join(choice.reasoning) for choice in folded.values() if choice.reasoning],
+        conversation_id=conversation_id,
     )
 
 

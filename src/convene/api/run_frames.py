@@ -12,11 +12,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
 from convene.api.sse import DONE, ChatFrames
 from convene.errors import Conflict, ConveneError
 from convene.serving.base_runs import RunEnded
 
 if TYPE_CHECKING:
+    from msgspec import UnsetType
+
     from convene.api.shapes import Cost
     from convene.serving.base_runs import Piece, Run
 
@@ -34,18 +38,21 @@ class RunFrames:
             request_id=request_id,
             include_usage=True,
         )
+        self.cost: Cost | UnsetType = UNSET
+        """What the run has cost, to be known before its end."""
         self.over = False
         """Whether the run has ended: nothing follows."""
 
-    def frames(self, piece: Piece, cost: Cost | None = None) -> list[bytes]:
-        """Return the frames of a piece; `cost` is what the run has cost, once it is done."""
+    def frames(self, piece: Piece) -> list[bytes]:
+        """Return the frames of a piece."""
         seq, event = piece
         if not isinstance(event, RunEnded):
             return _numbered(self._chat.frames(event), seq)
         self.over = True
         if event.status != "done":
             return [*_numbered(ChatFrames.failure(fault_of(event))[:-1], seq), DONE]
-        return [*_numbered(self._chat.end(*_given(cost))[:-1], seq), DONE]
+        end = self._chat.end(self.cost, run_id=self._run.id, conversation_id=self._conversation_id)
+        return [*_numbered(end[:-1], seq), DONE]
 
 
 def fault_of(end: RunEnded) -> ConveneError:
@@ -53,10 +60,6 @@ def fault_of(end: RunEnded) -> ConveneError:
     if end.status == "cancelled":
         return Conflict(end.message or "The run was cancelled.", code=end.fault or "run_cancelled")
     return ConveneError(end.message or "The run failed.", code=end.fault or ConveneError.code)
-
-
-def _given(cost: Cost | None) -> tuple[Cost, ...]:
-    return () if cost is None else (cost,)
 
 
 def _numbered(frames: list[bytes], seq: int) -> list[bytes]:

@@ -9,21 +9,27 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec import UNSET
 
 from convene.api.accounts_wire import PAGE_MAX, read_page, reply
 from convene.api.call import ClientLeftError
-from convene.api.chat_reply import step_of, usage_of
+from convene.api.chat_reply import fingerprint_of, metadata_of, reply_of, step_of, usage_of
 from convene.api.problems import internal
 from convene.api.query import Parameter, Query
 from convene.api.run_frames import RunFrames, fault_of
+from convene.api.shapes import Cost
 from convene.api.shapes_runs import RunDetail, RunError, RunList, RunReply
 from convene.api.shapes_usage import Money
 from convene.api.sse import ChatFrames
-from convene.errors import BadRequest, Busy, ConveneError
+from convene.errors import BadRequest, Busy, ConveneError, NotFound
+from convene.events import fold
 from convene.serving.base_runs import RunEnded
 
 if TYPE_CHECKING:
+    from msgspec import UnsetType
+
     from convene.api.call import Call
+    from convene.api.shapes import ChatReply, JsonObject
     from convene.api.stream import Stream, Streams
     from convene.serving.base_runs import Run, RunDesk, RunState
 
@@ -91,6 +97,8 @@ class RunPages:
         try:
             async with aclosing(self._desk.read(state.run, after)) as pieces:
                 async for found in pieces:
+                    if isinstance(found[-1][1], RunEnded):
+                        frames.cost = await self._ending(call, state)
                     ready = [frame for piece in found for frame in frames.frames(piece)]
                     if frames.over:
                         await stream.finish(ready)
@@ -115,9 +123,23 @@ class RunPages:
         finally:
             stream.leave()
 
+    def _cost(self, state: RunState) -> Cost | UnsetType:
+        """Return what a run has cost, as its answer says; unset where its model has no price."""
+        if not state.cost_by_step:
+            return UNSET
+        steps: list[JsonObject] = [{"step": step, "micros": micros} for step, micros in state.cost_by_step]
+        return Cost(self._currency, state.cost_micros, steps)
+
+    async def _ending(self, call: Call, state: RunState) -> Cost | UnsetType:
+        """Return what a run that has been read to its end has cost in all."""
+        try:
+            return self._cost(await self._desk.show(call.caller, state.run.id))
+        except NotFound:  # its time was up, or its session was deleted, while it was read
+            return UNSET
+
     def _detail(self, state: RunState) -> RunDetail:
         run, answer = state.run, state.answer
-        error = None
+        error, cost = None, self._cost(state)
         if answer is not None and run.status != "done":
             fault = fault_of(RunEnded(run.status, answer.fault, answer.message))
             error = RunError(fault.code, fault.message)
@@ -127,7 +149,7 @@ class RunPages:
             intermediate_steps=[step_of(step) for step in state.steps],
             usage=usage_of(state.usage),
             cost=Money(self._currency, state.cost_micros),
-            response=None,
+            response=_response_of(state, cost),
             error=error,
         )
 
@@ -148,6 +170,18 @@ def run_of(run: Run) -> RunReply:
         cancel_asked=run.cancel_asked,
         resumes=run.fence - 1,
     )
+
+
+def _response_of(state: RunState, cost: Cost | UnsetType) -> ChatReply | None:
+    """Return the answer of a run that is done, as its client has got it."""
+    run, answer = state.run, state.answer
+    if answer is None or run.status != "done":
+        return None
+    gathered = fold((*state.steps, *answer.events()))
+    metadata = metadata_of(gathered, run.request_id, run.model, cost, run.id)
+    reply = reply_of(gathered, run.turn_id, run.created_us // SECOND_US, metadata, state.conversation_id)
+    reply.system_fingerprint = fingerprint_of(gathered.began, seeded=False)
+    return reply
 
 
 def _last_event(call: Call, after: int) -> int:

@@ -123,10 +123,16 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     """As they are now, by number."""
     usage: Usage
     """What its rounds have used so far, before a crash and after it."""
-    cost_micros: int
+    cost_by_step: tuple[tuple[str, int], ...]
+    """What each step has cost that has cost anything, in micro-units."""
     answer: Answer | None
     """Once it is over."""
     conversation_id: str | None = None
+
+    @property
+    def cost_micros(self) -> int:
+        """What all of it has cost."""
+        return sum(micros for _, micros in self.cost_by_step)
 
 
 class RunDesk(Protocol):

@@ -50,6 +50,15 @@ READERS_MAX: Final = 32
 _answer_of = msgspec.json.Decoder(Answer).decode
 
 
+class _Talk(msgspec.Struct, frozen=True):
+    """Of a job (`base_agentic.Job`) what readers are told."""
+
+    conversation_id: str | None = None
+
+
+_talk_of = msgspec.json.Decoder(_Talk).decode
+
+
 class RunTerms(msgspec.Struct, frozen=True, kw_only=True):
     """How runs are kept, from `[runs]`."""
 
@@ -265,9 +274,18 @@ def state_of(run: Run, rows: Sequence[Step]) -> RunState:
         run=run,
         steps=tuple(shown_of(row).step for row in ordered),
         usage=used,
-        cost_micros=sum(row.cost_micros for row in rows),
+        cost_by_step=tuple((f"s{row.number}", row.cost_micros) for row in ordered if row.cost_micros),
         answer=_answer_of(run.outcome) if run.outcome else None,
+        conversation_id=_conversation_of(run),
     )
+
+
+def _conversation_of(run: Run) -> str | None:
+    """Return what answers call the run's session; unknown of a request that was not kept."""
+    try:
+        return _talk_of(run.request).conversation_id if run.request else None
+    except msgspec.MsgspecError:
+        return None
 
 
 def pieces_of(rows: Sequence[Step], after: int) -> list[Piece]:

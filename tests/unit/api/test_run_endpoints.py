@@ -122,6 +122,19 @@ async def test_a_run_is_shown_with_steps_usage_cost_and_what_became_of_it(desk: 
     assert found["expires_at"] > found["finished_at"]
 
 
+async def test_the_answer_of_a_run_is_the_reply_that_its_client_would_have_got(desk: Desk) -> None:
+    await a_whole_run(desk.house)
+    reply = (await desk.answer(desk.runs.show, run="run_1"))["response"]
+    assert (reply["id"], reply["object"], reply["model"]) == ("chatcmpl-run_1", "chat.completion", "m")
+    message = reply["choices"][0]["message"]
+    assert (message["content"], reply["choices"][0]["finish_reason"]) == ("Well, it rains.", "stop")
+    assert message["annotations"][0]["url_citation"]["url"] == "https://a.test"
+    assert reply["executable_data"][0]["result"] == {"rain": True}
+    assert [step["id"] for step in reply["intermediate_steps"]] == ["s1", "s2"]
+    assert reply["usage"]["total_tokens"] == 12
+    assert (reply["metadata"]["run_id"], reply["metadata"]["cost"]["micros"]) == ("run_1", 40)
+
+
 @pytest.mark.parametrize(("status", "code"), [("failed", "upstream_error"), ("cancelled", "run_cancelled")])
 async def test_a_run_that_did_not_end_well_says_why_and_has_no_answer(desk: Desk, status: Any, code: str) -> None:  # noqa: ANN401
     journal = await desk.house.begun()
@@ -157,6 +170,8 @@ async def test_a_stream_of_a_run_has_the_frames_of_a_chat_and_ids_on_durable_one
     assert steps == [(2, "s1"), (4, "s2")]
     finish = next(frame for _, frame in frames if frame["choices"] and frame["choices"][0]["finish_reason"])
     assert finish["executable_data"][0]["id"] == "s2"
+    assert finish["metadata"]["run_id"] == "run_1"
+    assert finish["metadata"]["cost"]["micros"] == 40
     numbers = [number for number, _ in frames if number]
     assert numbers == [2, 4, 5]
     assert frames[-1] == (0, "[DONE]")
