@@ -50,6 +50,7 @@ bench: .venv/.dev ## Measure speed as ratios to yardsticks (nginx, wrk; says wha
 soak: .venv/.dev ## The long runs: a race for limits, hundreds of kill -9, 50,000 requests with aborts (an hour; SOAK_URL=postgresql://...)
 	@.venv/bin/python tests/process/limit_race.py --url "$(or $(SOAK_URL),sqlite)"
 	@CONVENE_TEST_KILLS=300 .venv/bin/python -m pytest -q tests/process/test_ledger_kill.py
+	@CONVENE_TEST_RUN_KILLS=300 .venv/bin/python -m pytest -q tests/process/test_run_store_kill.py
 	@CONVENE_SOAK_CREDENTIALS=500000 CONVENE_SOAK_WALK=34000 .venv/bin/python -m pytest -q \
 		tests/api/test_credential_fuzz.py tests/api/test_account_walks.py
 	@CONVENE_SOAK_HOSTILE=10000 .venv/bin/python -m pytest -q tests/unit/serving/test_hostile_model.py
