@@ -1,7 +1,7 @@
 """The servers under test: real processes, `python -m convene serve`, each with a data folder of its own.
 
-`scripted` and `open` (the same without keys) answer at once and always the same, `embedded` is the default
-configuration with its real model. Called by `run.py`.
+`scripted` and `open` (the same without keys) answer at once and always the same, `searching` also searches a SearXNG
+and reads pages of a double, `embedded` is the default configuration with its real model. Called by `run.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from conformance.environments import HERE, OUT, Absent, clean_environment
+from searx_double import serving_searx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -38,9 +39,26 @@ aliases = ["gpt-6-astra"]
 upstream = "scripted"
 embeddings = true
 """
+SEARCHING: Final = """\
+[engine]
+enabled = false
+[scripted]
+enabled = true
+file = {script}
+[models.asi1]
+upstream = "scripted"
+model = "guide"
+[search]
+engines = ["searxng"]
+[search.searxng]
+base_url = "{root}"
+[egress]
+allow = ["127.0.0.0/8"]
+"""
 CONFIGURATIONS: Final[Mapping[str, str]] = {
     "scripted": SCRIPTED,
     "open": f'auth = "none"\n{SCRIPTED}',
+    "searching": SEARCHING,
     "embedded": "",
 }
 EMBEDDERS: Final[Mapping[str, str]] = {"embedded": "all-minilm-l6-v2"}
@@ -79,7 +97,15 @@ def serve(name: str, *, keep: bool) -> Iterator[Server]:
     OUT.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f"server-{name}-", dir=OUT))
     head = f"port = 0\naccess_log = false\ndata_dir = {json.dumps(str(folder / 'data'))}\n"
-    (folder / "convene.toml").write_text(head + CONFIGURATIONS[name], "utf-8")
+    with contextlib.ExitStack() as stack:
+        text = CONFIGURATIONS[name]
+        if name == "searching":
+            text = _write_guide(folder, stack.enter_context(serving_searx()).base_url)
+        (folder / "convene.toml").write_text(head + text, "utf-8")
+        yield from _run(name, folder, keep=keep)
+
+
+def _run(name: str, folder: Path, *, keep: bool) -> Iterator[Server]:
     with (folder / "out.txt").open("wb") as out, (folder / "log.txt").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "convene", "serve"], cwd=folder, env=clean_environment(), stdout=out, stderr=log
@@ -96,6 +122,19 @@ def serve(name: str, *, keep: bool) -> Iterator[Server]:
             process.wait()
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write_guide(folder: Path, root: str) -> str:
+    """Write the script of a model that searches, reads and cites; return the configuration with its search engine."""
+    turns: list[dict[str, object]] = [
+        {"call": {"name": "web_search", "args": {"query": "lighthouse Vellmar height"}}},
+        {"call": {"name": "web_fetch", "args": {"url": f"{root}/pages/lighthouse"}}},
+        {"text": "The tower is 43 metres high [1] and was first lit in 1871 [1]. The mole is 612 metres long [2]."},
+    ]
+    script = folder / "guide.json"
+    models = [{"name": "guide", "turns": [{"steps": [step]} for step in turns]}]
+    script.write_text(json.dumps({"models": models}), "utf-8")
+    return SEARCHING.format(script=json.dumps(str(script)), root=root)
 
 
 def _wait(name: str, process: subprocess.Popen[bytes], folder: Path) -> Server:

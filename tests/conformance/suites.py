@@ -110,10 +110,26 @@ def run_node_previous(name: str, server: Server) -> Outcome:
     return _run_node(name, server, "previous")
 
 
-def _run_node(name: str, server: Server, family: str) -> Outcome:
+def search_node_current(name: str, server: Server) -> Outcome:
+    """Answers from the web, on the same."""
+    return _run_node(name, server, "current", "searching.mjs")
+
+
+def search_node_previous(name: str, server: Server) -> Outcome:
+    """Answers from the web, on the same of the major before."""
+    return _run_node(name, server, "previous", "searching.mjs")
+
+
+def search_langchain(name: str, server: Server) -> Outcome:
+    """Answers from the web, on LangChain's `ChatOpenAI`."""
+    program = str(HERE / "searching_langchain.py")
+    return read_lines(_start([str(ensure_python("langchain")), program], _folder(name), server))
+
+
+def _run_node(name: str, server: Server, family: str, program: str = "clients.mjs") -> Outcome:
     packages = ensure_node(family)
-    shutil.copy(HERE / "clients.mjs", packages)  # its imports are looked for beside it
-    return read_lines(_start(["node", str(packages / "clients.mjs")], _folder(name), server))
+    shutil.copy(HERE / program, packages)  # its imports are looked for beside it
+    return read_lines(_start(["node", str(packages / program)], _folder(name), server))
 
 
 def fuzz_openai(name: str, server: Server) -> Outcome:
