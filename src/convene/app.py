@@ -257,7 +257,7 @@ class App:
         async def holder(key_id: str) -> Principal | None:
             return LOCAL if key_id == LOCAL.key_id else await ring.holder(key_id)
 
-        return self.runs.resume_with(self._turns, holder)
+        return self.runs.resume_with(self._turns, holder, self.tools.asked)
 
     @property
     def first_key(self) -> str | None:

@@ -48,9 +48,14 @@ class RunParts:
         self.resumption: Resumption | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
-    def resume_with(self, turns: Turns, holder: Callable[[str], Awaitable[Principal | None]]) -> Resumption:
-        """Take up runs of the dead with these turns; `holder` says who is behind a key id now."""
-        self.resumption = Resumption(self.runs, turns, lambda: self._store().ledger, holder)
+    def resume_with(
+        self,
+        turns: Turns,
+        holder: Callable[[str], Awaitable[Principal | None]],
+        ready: Callable[[], Awaitable[None]] | None = None,
+    ) -> Resumption:
+        """Take up runs of the dead with these turns; `holder` and `ready` as in `Resumption`."""
+        self.resumption = Resumption(self.runs, turns, lambda: self._store().ledger, holder, ready)
         return self.resumption
 
     def start(self) -> None:

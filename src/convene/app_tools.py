@@ -94,6 +94,10 @@ class ToolRoom:
         """Begin the background work, as looking up what MCP servers offer; returns at once."""
         self._servers.start()
 
+    async def asked(self) -> None:
+        """Wait until everybody who may offer tools has been asked, also those that are down."""
+        await self._servers.asked()
+
     async def aclose(self) -> None:
         """End the background work and drop the connections."""
         await self._servers.aclose()

@@ -262,3 +262,20 @@ async def test_the_doctor_greets_each_server_and_says_what_it_found() -> None:
     assert "mcp.gone.url" in told["mcp gone"].next_step
     assert not half.sessions
     assert not any(one.calls for one in (well, half, closed))
+
+
+async def test_it_is_known_when_all_servers_have_been_asked_those_that_are_down_too() -> None:
+    async with McpDouble(ADD) as server:
+        down = Mcp(url="http://127.0.0.1:9/mcp", connect_s=1.0)
+        box = open_servers({"calc": Mcp(url=server.url), "down": down}, SystemClock(), HttpClient)
+        waiting = asyncio.create_task(box.asked())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        box.start()
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await waiting
+                await box.asked()
+            assert names(box) == ["calc__add"]
+        finally:
+            await box.aclose()

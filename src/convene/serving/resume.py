@@ -40,6 +40,8 @@ DEAD_AFTER_US: Final = 30_000_000
 """The silence that counts as death where nobody can tell; see `store/presence.py`."""
 AT_ONCE: Final = 16
 """Runs taken up here that go on at the same time."""
+READY_S: Final = 10.0
+"""How long runs wait at the start until those who offer tools have been asked."""
 PAUSE_S: Final = 1.0
 """Before another try, where the store or the limits do not let a run go on."""
 WAIT_S: Final = 600.0
@@ -64,8 +66,18 @@ class Resumption:
         turns: Turns,
         ledger: Callable[[], Ledger],
         holder: Callable[[str], Awaitable[Principal | None]],
+        ready: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """`holder` says who is behind a key id now, None if it is void. `ledger` gives that of the open store."""
+        """Take what is needed.
+
+        Args:
+            runs: where runs are kept.
+            turns: runs a turn again.
+            ledger: gives the ledger of the store that is open.
+            holder: says who is behind a key id now; None: it is void.
+            ready: waits until it is known which tools there are, so that a run finds those that it had.
+        """
+        self._ready = ready
         self._runs = runs
         self._turns = turns
         self._ledger = ledger
@@ -74,12 +86,22 @@ class Resumption:
 
     async def watch(self) -> None:
         """Take up what there is, at once and again and again, until cancelled."""
+        await self._wait()
         while True:
             try:
                 await self.look()
             except StoreFault as fault:
                 log.warning("runs of the dead could not be looked for: %s", fault.detail or fault.message)
             await asyncio.sleep(CLAIM_S)
+
+    async def _wait(self) -> None:
+        """Wait for the tools, but not for ever: a run can go on without one that is down."""
+        if self._ready is not None:
+            try:
+                async with asyncio.timeout(READY_S):
+                    await self._ready()
+            except TimeoutError:
+                log.warning("runs of the dead go on although it is not known yet which tools there are")
 
     async def look(self) -> int:
         """Take up what there is, and return how much that was. Raises `StoreFault`."""

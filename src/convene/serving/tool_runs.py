@@ -21,7 +21,7 @@ from convene.events import ToolRan
 from convene.serving.base_agentic import Ran
 from convene.serving.base_steps import StepPlan
 from convene.serving.ceilings import reach
-from convene.tools.base import ToolContext
+from convene.tools.base import Label, ToolContext
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -36,6 +36,8 @@ log = logging.getLogger("convene.tools")
 
 STOP_S: Final = 1.0
 """How long a cancelled turn waits for its tools to let go."""
+LOST: Final[frozenset[Label]] = frozenset({"private", "untrusted"})
+"""What the policy thinks of results from before a crash whose tool is gone: the worst."""
 KNOWN_MAX: Final = 1_000
 WORDS_MAX: Final = 120
 """Characters of a step's summary that come from arguments."""
@@ -171,6 +173,8 @@ class ToolRuns:
         spec = None if one.tool is None else one.tool.spec
         if spec is not None and not one.fault:
             run.view.labels |= spec.labels  # the words of a failure come from outside as well
+        elif one.tool is None and step.recorded is not None:
+            run.view.labels |= LOST  # a tool that was there before a crash and is not now: nobody knows what it was
         if ran.result is not None:
             ran = msgspec.structs.replace(ran, text=run.text.present(ran.result))
             run.take_result(ran, spec)

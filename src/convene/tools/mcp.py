@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convene.mcp")
 
+NOT_ASKED: Final = "it has not been asked yet"
 LIST_GAP_S: Final = 1.0
 """A server is not asked for its tools more often, however often it says that they have changed."""
 LISTEN_PAUSE_S: Final = 1.0
@@ -71,7 +72,7 @@ class McpServer:
         """What can be called now; nothing while it is down."""
         self.known: tuple[ToolSpec, ...] = ()
         """What it offered when it was last there."""
-        self.fault = "it has not been asked yet"
+        self.fault = NOT_ASKED
         """Why it cannot be used; empty while it can."""
         self._client = client
         self._settings = settings
@@ -99,6 +100,11 @@ class McpServer:
             except TimeoutError:
                 pass  # it will find out by itself
         await self._client.aclose()
+
+    async def asked(self) -> None:
+        """Wait until it has been asked what it offers, whatever came of it."""
+        while self.fault == NOT_ASKED:
+            await self.turned()
 
     async def turned(self) -> None:
         """Wait until what it offers, or whether it is there, has been found out anew."""
@@ -256,6 +262,11 @@ class McpBox:
     async def aclose(self) -> None:
         """Leave all of them."""
         await asyncio.gather(*(server.aclose() for server in self.servers))
+
+    async def asked(self) -> None:
+        """Wait until all of them have been asked what they offer; those that are down as well."""
+        for server in self.servers:
+            await server.asked()
 
     def tools(self) -> Sequence[Tool]:
         """Return what can be called now."""

@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from convene.events import Event
-    from convene.messages import Message
+    from convene.messages import Message, ToolCall
+    from convene.serving.base_agentic import RunView
     from convene.serving.turn import Turn
-    from convene.tools.base import ToolContext
+    from convene.tools.base import Label, ToolContext, ToolSpec
 
 TURNS_OF_THE_LOOP = 400
 """More than any of these turns needs."""
@@ -205,3 +206,47 @@ async def test_a_tool_that_is_gone_makes_a_run_that_was_begun_fail_and_not_do_so
     failed = [event for event in events if isinstance(event, ToolRan) and event.status == "failed"]
     assert failed
     assert all("There is no tool called 'weather'" in str(event.result) for event in failed)
+
+
+class Spy:
+    """A policy that allows everything and remembers which labels had come into the run."""
+
+    def __init__(self) -> None:
+        self.seen: list[set[Label]] = []
+
+    def check(self, call: ToolCall, spec: ToolSpec, arguments: Mapping[str, object], view: RunView) -> str | None:
+        del call, spec, arguments
+        self.seen.append(set(view.labels))
+        return None
+
+
+async def test_results_of_a_tool_that_is_gone_after_a_crash_count_as_strangers_words() -> None:
+    """Their labels went with it, and the policy must not think better of them than before."""
+    world = World()
+    script = (says("", call("gone", call_id="a")), says("", call("there", call_id="b")), says("Done."))
+
+    def process(*tools: PlayedTool, spy: Spy) -> House:
+        model = Told(world)
+        model._rounds = script
+        return House(model, *tools, hooks=Hooks(runs=world.house.runs, policy=spy))
+
+    gone, there, before, after = PlayedTool("gone"), PlayedTool("there"), Spy(), Spy()
+    house = process(gone, there, spy=before)
+    world.house.store.left = 5  # the run, and the first round and the first call, each begun and ended
+    task = asyncio.create_task(play(house.turn()))
+    await until_stuck(task)
+    world.house.going_down = True
+    task.cancel()
+    await asyncio.wait([task])
+    world.house.going_down = False
+    assert len(gone.asked) == 1
+    world.house.store.kill()
+    world.house.runs.live.clear()
+    (run,) = await world.house.store.claim(0, 1)
+    journal = world.house.runs.take_up(run, await world.house.store.steps(run.id))
+    house = process(there, spy=after)
+    turn = house.turns.resume(msgspec.json.decode(run.request, type=Job), WHO, journal, f"{run.turn_id}-r2")
+    assert text_of(await play(turn)) == "Done."
+    assert (len(gone.asked), len(there.asked)) == (1, 1)
+    assert before.seen[0] == set()
+    assert after.seen == [{"private", "untrusted"}]

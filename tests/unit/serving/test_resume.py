@@ -385,3 +385,33 @@ async def test_a_killed_holder_is_entered_at_its_own_steps_alone(players: Player
     assert (entry.estimated, entry.status, entry.finish) == (True, "unknown", "resumed")
     assert (entry.id, entry.key_id, entry.at_us) == (begun.id, begun.key_id, begun.at_us)
     assert not entry_of_killed(begun, run, rows[:1]).estimated
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_runs_wait_until_it_is_known_which_tools_there_are_but_not_for_ever(
+    players: Players, monkeypatch: pytest.MonkeyPatch, *, answers: bool
+) -> None:
+    asked, known = asyncio.Event(), asyncio.Event()
+
+    async def ready() -> None:
+        asked.set()
+        await known.wait()
+
+    if not answers:
+        monkeypatch.setattr(resume_module, "READY_S", 0.0)
+    resumption = Resumption(players.house.runs, players, lambda: players.ledger, players.holder, ready)
+    await players.killed_after(5)
+    players.house.store.kill()
+    players.house.runs.live.clear()
+    watching = asyncio.create_task(resumption.watch())
+    await asked.wait()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    if answers:
+        assert players.house.store.runs["run_1"].fence == 1
+        known.set()
+    async with asyncio.timeout(5):
+        while players.house.store.runs["run_1"].status != "done":  # noqa: ASYNC110 -- it takes turns of the loop
+            await asyncio.sleep(0)
+    watching.cancel()
+    await asyncio.wait([watching])
