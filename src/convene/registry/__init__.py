@@ -1,0 +1,1 @@
+"""The marketplace: agents register, are listed, resolved, found, and have a mailbox, as with Agentverse."""
