@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from convene.egress import Egress, Rules, WireFault
 from convene.egress_address import Judge, read_networks
 from convene.egress_lookup import SystemLookup
-from convene.http.base import ConnectFailed, HttpError, PoolTimedOut, Request, TimedOut, Timeouts
+from convene.http.base import ConnectFailed, HttpError, Oversized, PoolTimedOut, Request, TimedOut, Timeouts
 from convene.http.client import ClientOptions, HttpClient
 from convene.http.client_codec import Caps
 from convene.http.connect import open_connection
@@ -128,4 +128,4 @@ def _translate(error: HttpError | ValueError) -> WireFault:
         return WireFault("connect", str(error))
     if isinstance(error, TimedOut):
         return WireFault("timeout", str(error))
-    return WireFault("broken", str(error))
+    return WireFault("too_large" if isinstance(error, Oversized) else "broken", str(error))

@@ -202,6 +202,7 @@ def test_a_redirect_is_read_against_where_it_comes_from(location: str, url: str)
         "//[",
         "/a b",
         "/\r\nx: y",
+        *("/a\tb", "/a\rb", "/a\nb", "\x01/a", "//b.exa\tmple/", "/a\x7f", "/\u00c2\u00a0"),
         *("data:,x", "//0x7f.1/", "/\xff", "/" * 4097, "ftp://b/", "//b:0/"),
     ],
 )

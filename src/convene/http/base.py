@@ -10,7 +10,7 @@ The error tree, every one an `HttpError`:
       PoolTimedOut     no free connection in time: nothing was sent
       TimedOut         `phase` says which wait ended: first_byte, between_bytes or total
       Disconnected     the peer closed; `received` says whether any response byte had arrived
-      ProtocolBroken   the peer does not speak HTTP/1.1 as it should, or passed a cap
+      ProtocolBroken   the peer does not speak HTTP/1.1 as it should, or passed a cap (Oversized: that of its body)
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Disconnected(HttpError):
 
 class ProtocolBroken(HttpError):
     """The answer is not valid HTTP/1.1 or passes a cap (header block, body, decompressed size)."""
+
+
+class Oversized(ProtocolBroken):
+    """The body, as it travels or unpacked, is larger than was asked for or is allowed."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from convene.http.base import Disconnected, ProtocolBroken
+from convene.http.base import Disconnected, Oversized
 
 if TYPE_CHECKING:
     import asyncio
@@ -71,7 +71,7 @@ class BodyResponse:
         return data
 
     async def read(self, max_bytes: int) -> bytes:
-        """Return the whole decoded body. Raises `ProtocolBroken` above `max_bytes`, else any `HttpError`."""
+        """Return the whole decoded body. Raises `Oversized` above `max_bytes`, else any `HttpError`."""
         if self.length is not None and self.length > max_bytes and not self._complete:
             self._refuse(max_bytes)
         parts: list[bytes] = []
@@ -97,7 +97,7 @@ class BodyResponse:
 
     def _refuse(self, max_bytes: int) -> NoReturn:
         self.close()
-        raise ProtocolBroken(f"the answer is larger than {max_bytes} bytes")
+        raise Oversized(f"the answer is larger than {max_bytes} bytes")
 
     def close(self) -> None:
         """Drop the connection unless the body is complete (then it went back on its own). Idempotent, never blocks."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
-from convene.http.base import ProtocolBroken
+from convene.http.base import Oversized, ProtocolBroken
 
 CODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
 DECODED_FREE_BYTES: Final = 1 << 20
@@ -60,7 +60,7 @@ class Inflater:
                 raise ProtocolBroken("the compressed body is damaged") from error
             room -= len(piece)
             if room < 0:
-                raise ProtocolBroken("the compressed body expands beyond what is allowed")
+                raise Oversized("the compressed body expands beyond what is allowed")
             out = out + piece if out else piece
             data = self._stream.unused_data if self._stream.eof else self._stream.unconsumed_tail
         self._bytes_out += len(out)

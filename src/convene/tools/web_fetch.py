@@ -105,7 +105,7 @@ class WebFetch:
             asked = msgspec.convert(arguments, Arguments)
         except msgspec.ValidationError as error:
             raise Retry(f"The arguments cannot be used: {error}.") from error
-        async with await self._egress.fetch(Request(url=asked.url, headers=(("accept", ACCEPT),))) as page:
+        async with await self._egress.fetch(Request(url=asked.url.strip(), headers=(("accept", ACCEPT),))) as page:
             context.progress(f"Reading {_site(page.url)}")
             _check_status(page.status)
             body = await _body_of(page)
