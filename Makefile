@@ -56,6 +56,7 @@ soak: .venv/.dev ## The long runs: a race for limits, hundreds of kill -9, 50,00
 	@CONVENE_SOAK_HOSTILE=10000 .venv/bin/python -m pytest -q tests/unit/serving/test_hostile_model.py
 	@.venv/bin/python tests/process/run_kill.py --kills 200
 	@.venv/bin/python tests/process/run_kill.py --kills 90 --kills-per-run 3
+	@.venv/bin/python tests/process/run_kill.py --kills 10 --workers 2
 	@.venv/bin/python tests/process/books_soak.py --requests 50000 --kills 200
 	@.venv/bin/python tests/process/books_soak.py --requests 5000 --kills 50 --workers 2
 

@@ -1,8 +1,9 @@
 """The other side of runs that are killed: a model that calls tools, and what those tools change, in one HTTP double.
 
 A model's round is told by the assistant's messages in the request: rounds 1 to 5 call two tools at once, 6 and 7 one,
-round 8 answers: twenty steps. A tool's call arrives as `POST /effect` with the key of its step. Everything is
-remembered, and the double can stop in any step: before it answers, or a moment after.
+round 8 answers: twenty steps. A tool's call arrives as `POST /effect` with the key of its step, or at the tool of an
+MCP server (`effect_tool`). Everything is remembered, and the double can stop in any step: before it answers, or a
+moment after.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
+
+from mcp_double import DoubleTool, McpDouble
 
 CALLS: Final = (2, 2, 2, 2, 2, 1, 1, 0)
 """How many tools each round calls."""
@@ -52,7 +55,9 @@ class Seen:
 class RunDouble:
     """The double, on a loopback port of its own. `seen` has every run by the word in its prompt."""
 
-    def __init__(self) -> None:
+    def __init__(self, tool: str = "effect") -> None:
+        """`tool`: what the model calls."""
+        self._tool = tool
         self.seen: dict[str, Seen] = {}
         self.base_url = ""
         self.arrivals = 0
@@ -60,6 +65,7 @@ class RunDouble:
         self._delay_s = 0.0
         self._reached = asyncio.Event()
         self._server: asyncio.Server | None = None
+        self._never = asyncio.Event()
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -84,6 +90,25 @@ class RunDouble:
     async def reached(self) -> None:
         """Wait until it has stopped there."""
         await self._reached.wait()
+
+    def effect_tool(self, server: McpDouble) -> DoubleTool:
+        """Return the tool with an effect, for an MCP server, which knows the keys."""
+
+        async def effect(run: str, n: int) -> str:
+            seen = self._seen(run)
+            seen.effects[n] += 1
+            called = [one for one in server.calls if one.arguments == {"run": run, "n": n}]
+            seen.keys.setdefault(n, set()).update(one.key for one in called)
+            if self._stop == ("effect", n, "before"):
+                self._stop = None
+                self._reached.set()
+                await self._never.wait()
+            asyncio.get_running_loop().call_soon(self._answered, seen, "effect", n)
+            return f"done {n}"
+
+        integer = {"type": "integer"}
+        schema = {"type": "object", "properties": {"run": {"type": "string"}, "n": integer}, "required": ["run", "n"]}
+        return DoubleTool(name="effect", run=effect, schema=schema)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
@@ -125,7 +150,7 @@ class RunDouble:
         number = 1 + sum(message["role"] == "assistant" for message in asked["messages"])
         seen.rounds[number] += 1
         if await self._may_answer("round", number, reader):
-            await _stream(writer, asked["model"], run[1], number)
+            await _stream(writer, asked["model"], run[1], number, self._tool)
             self._answered(seen, "round", number)
 
     def _seen(self, run: str) -> Seen:
@@ -160,14 +185,14 @@ async def _reply(writer: asyncio.StreamWriter, value: object) -> None:
     await writer.drain()
 
 
-async def _stream(writer: asyncio.StreamWriter, model: str, run: str, number: int) -> None:
+async def _stream(writer: asyncio.StreamWriter, model: str, run: str, number: int, tool: str) -> None:
     """Write one round as an OpenAI-compatible stream."""
     calls = [
         {
             "index": index,
             "id": f"call_{first_call(number) + index}",
             "type": "function",
-            "function": {"name": "effect", "arguments": json.dumps({"run": run, "n": first_call(number) + index})},
+            "function": {"name": tool, "arguments": json.dumps({"run": run, "n": first_call(number) + index})},
         }
         for index in range(CALLS[number - 1])
     ]

@@ -2,11 +2,13 @@
 
     python tests/process/run_kill.py --kills 200
     python tests/process/run_kill.py --kills 40 --kills-per-run 3 --url postgresql://user@host/an-empty-database
+    python tests/process/run_kill.py --kills 40 --workers 2
 
 Each run has twenty steps: eight rounds of a model and twelve calls of a tool that changes something outside
 (`run_double.py`). It is killed at a point, the server is started again on the same data, and the run must end as if
 nothing had happened: no completed step repeated, an effect repeated at most once for each kill and always under the
-same key, each token once in the books. Prints one JSON line; exit code 1 if anything is wrong.
+same key, each token once in the books. With `--workers` the effects are an MCP server's, all workers are killed, and
+their supervisor starts others, later each time. Prints one JSON line; exit code 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from mcp_double import McpDouble
+from process.books_soak import gone, runs
 from process.run_double import ANSWER, CALLS, POINTS, RunDouble, completion_tokens, prompt_tokens
 
 if TYPE_CHECKING:
@@ -43,6 +47,7 @@ DELAYS_S: Final = (0.0, 0.0005, 0.001, 0.003)
 """How long after the end of a step a kill comes."""
 CONFIG: Final = """
 port = {port}
+workers = {workers}
 [engine]
 enabled = false
 [limits]
@@ -52,6 +57,13 @@ base_url = "{url}/v1"
 [models.double]
 upstream = "double"
 tools = true
+"""
+
+
+MCP: Final = """
+[mcp.outside]
+url = "{url}"
+labels = []
 """
 
 
@@ -75,47 +87,59 @@ class Report(msgspec.Struct):
 class Server:
     """The server with the tool, killed and started again on one port and one data folder."""
 
-    def __init__(self, folder: Path, double: str, database: str = "") -> None:
+    def __init__(self, folder: Path, double: str, database: str = "", *, mcp: str = "", workers: int = 1) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self.key = ""
         self.started_s = 0.0
-        self._double = double
+        self._words = ("-m", "convene", "serve") if mcp else (str(Path(__file__).with_name("run_server.py")), double)
+        self._workers = workers
         self._folder = folder
         self._log = folder / "log"
         self._process: asyncio.subprocess.Process | None = None
         file = folder / "convene.toml"
-        file.write_text(CONFIG.format(port=self.port, url=double))
+        file.write_text(CONFIG.format(port=self.port, url=double, workers=workers) + (mcp and MCP.format(url=mcp)))
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
         self._environ = known | {"CONVENE_CONFIG": str(file), "CONVENE_DATA_DIR": str(folder / "data")}
         if database:
             self._environ["CONVENE_DATABASE_URL"] = database
 
     async def start(self) -> None:
-        """Start it and wait for its first answer."""
+        """Start it, or let the supervisor start others, and wait for its first answer."""
         began = time.monotonic()
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, str(Path(__file__).with_name("run_server.py")), self._double),
-                stdout=log,
-                stderr=log,
-                env=self._environ,
-                cwd=self._folder,
-            )
+        if self._process is None or self._process.returncode is not None:
+            await self._spawn()
         async with asyncio.timeout(WAIT_S):
             while not await self._answers():
+                assert self._process is not None
                 assert self._process.returncode is None, self._log.read_text()[-4000:]
                 await asyncio.sleep(LOOK_S)
         self.started_s = time.monotonic() - began
         if not self.key:
             self.key = self._log.read_text().partition("Authorization: Bearer ")[2].split("'")[0]
 
+    async def _spawn(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, *self._words),
+                stdout=log,
+                stderr=log,
+                env=self._environ,
+                cwd=self._folder,
+            )
+
     async def kill(self) -> None:
-        """Kill -9."""
+        """Kill -9: the server, or all its workers."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
+        if self._workers == 1:
+            self._process.send_signal(signal.SIGKILL)
+            await self._process.wait()
+            return
+        victims = serving(self._log)[-self._workers :]
+        for victim in victims:
+            os.kill(victim, signal.SIGKILL)
+        await gone(*victims)
 
     async def stop(self) -> None:
         """End it in order."""
@@ -154,11 +178,20 @@ class Server:
         return int(head.split()[1]), body
 
     async def _answers(self) -> bool:
+        if self._workers > 1 and len([pid for pid in serving(self._log) if runs(pid)]) < self._workers:
+            return False
         try:
             status, _ = await self._ask(b"GET /livez HTTP/1.1\r\n\r\n")
         except (OSError, IndexError):
             return False
         return status == 200
+
+
+def serving(file: Path) -> list[int]:
+    """Return the process of each worker that has ever served, oldest first."""
+    lines = file.read_text(errors="replace").splitlines()
+    found = (json.loads(line)["message"] for line in lines if '"event":"convene.workers"' in line)
+    return [int(words.split()[-1].rstrip(")")) for words in found if " serves (process " in words]
 
 
 class Drill:
@@ -305,11 +338,12 @@ def _place(point: tuple[str, int, str]) -> tuple[int, int, int]:
     return number_of_round, kind == "effect", moment == "after"
 
 
-async def drill(folder: Path, kills: int, per_run: int, seed: int, database: str = "") -> Report:
-    """Kill runs so often and return what came of it."""
+async def drill(folder: Path, kills: int, per_run: int, seed: int, database: str = "", *, workers: int = 1) -> Report:
+    """Kill runs so often and return what came of it. With several workers the effects are an MCP server's."""
     chance = random.Random(seed)  # noqa: S311 -- repeatable as far as a race can be
-    async with RunDouble() as double:
-        server = Server(folder, double.base_url, database)
+    async with RunDouble("outside__effect" if workers > 1 else "effect") as double, McpDouble() as mcp:
+        mcp.change(double.effect_tool(mcp))
+        server = Server(folder, double.base_url, database, mcp=mcp.url if workers > 1 else "", workers=workers)
         await server.start()
         work = Drill(server, double, chance)
         try:
@@ -325,11 +359,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--kills-per-run", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--url", default="", help="Postgres; else SQLite in a folder of its own.")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        report = asyncio.run(drill(Path(folder), asked.kills, asked.kills_per_run, asked.seed, asked.url))
+        work = drill(Path(folder), asked.kills, asked.kills_per_run, asked.seed, asked.url, workers=asked.workers)
+        report = asyncio.run(work)
     sys.stdout.write(f"{msgspec.json.encode(report).decode()}\n")
     return 1 if report.wrong else 0
 

@@ -33,6 +33,12 @@ async def test_a_run_goes_on_from_postgres_too(tmp_path: Path, postgres_url: str
     assert report.kills == 3
 
 
+async def test_a_run_goes_on_in_other_workers_with_the_tools_of_an_mcp_server(tmp_path: Path) -> None:
+    report = await drill(tmp_path, 2, 1, seed=os.getpid(), workers=2)
+    assert report.wrong == []
+    assert report.kills == 2
+
+
 def test_the_plan_has_every_point_once_before_any_twice_and_kills_of_a_run_in_the_order_of_its_steps() -> None:
     assert (len(CALLS) + sum(CALLS), STEPS, len(POINTS)) == (20, 20, 40)
     chance = random.Random(1)  # noqa: S311 -- repeatable on purpose

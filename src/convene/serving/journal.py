@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeVar
 import msgspec
 
 from convene.errors import Conflict, ConveneError, StoreFault
-from convene.events import StepChanged, TextDelta
+from convene.events import Noticed, StepChanged, TextDelta
 from convene.serving.base_runs import RunEnded, answer_of
 from convene.serving.base_steps import Recorded
 from convene.serving.passing import usage_of_step
@@ -43,6 +43,9 @@ log = logging.getLogger("convene.runs")
 SECOND_US: Final = 1_000_000
 GROUP: Final = 1
 """The attempts of a step that share an idempotency key. There is one group: whatever is repeated is the same call."""
+OUTCOME_BYTES_MAX: Final = 4_194_304
+"""A larger answer is kept without what tools returned."""
+CUT: Final = Noticed("results_not_kept", "What tools returned in this run was too large to be kept with it.")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -305,7 +308,7 @@ class StoredJournal:
             self._published[step.id] = change
             self.log.add((rows[-1].seq, change))
         at_us = int(now * SECOND_US)
-        end = RunEnd(self.hold, status, _encode(answer), at_us, at_us + self._keep_us, tuple(rows))
+        end = RunEnd(self.hold, status, outcome_of(answer), at_us, at_us + self._keep_us, tuple(rows))
         try:
             await end.write(self._runs)
         except StoreFault as fault:
@@ -369,6 +372,15 @@ class StoredJournal:
 
         written.add_done_callback(ended)
         return done
+
+
+def outcome_of(answer: Answer) -> bytes:
+    """Return an answer as it is kept: what tools returned is left out where that would be too much."""
+    outcome = _encode(answer)
+    if len(outcome) <= OUTCOME_BYTES_MAX:
+        return outcome
+    tools = tuple(msgspec.structs.replace(ran, result=None) for ran in answer.tools)
+    return _encode(msgspec.structs.replace(answer, tools=tools, notices=(*answer.notices, CUT)))
 
 
 def run_cancelled() -> Conflict:

@@ -8,12 +8,12 @@ import itertools
 import pytest
 
 from convene.errors import Conflict, StoreFault
-from convene.events import Fold, StepChanged, TextDelta
+from convene.events import Fold, StepChanged, TextDelta, ToolRan
 from convene.serving.base_runs import RunEnded
 from convene.serving.base_steps import StepPlan
-from convene.serving.journal import RunDivergedError, StoredJournal, shown_of
+from convene.serving.journal import OUTCOME_BYTES_MAX, RunDivergedError, StoredJournal, shown_of
 from convene.usage import Usage
-from run_doubles import RunHouse, a_round, a_tool, an_answer
+from run_doubles import WHO, RunHouse, a_round, a_tool, an_answer
 
 
 @pytest.fixture
@@ -351,3 +351,16 @@ async def test_parallel_steps_end_in_any_order_and_a_kill_repeats_only_those_tha
             done = [step.recorded is not None for step in again]
             assert done == [place in order[:ended] for place in range(3)]
             await journal.finish("done", an_answer())
+
+
+async def test_an_answer_that_is_too_large_is_kept_without_what_tools_returned(house: RunHouse) -> None:
+    journal = await house.begun()
+    answer = an_answer("the text stays")
+    answer.add(ToolRan(id="s1", tool_name="look", args={"q": 1}, result="x" * OUTCOME_BYTES_MAX))
+    await journal.finish("done", answer)
+    assert len(house.store.runs["run_1"].outcome) < 10_000
+    kept = (await house.runs.show(WHO, "run_1")).answer
+    assert kept is not None
+    assert kept.choices[0].text == "the text stays"
+    assert [(ran.args, ran.result) for ran in kept.tools] == [({"q": 1}, None)]
+    assert [noticed.code for noticed in kept.notices] == ["results_not_kept"]
