@@ -28,9 +28,9 @@ async def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(tmp_path: Pa
 
 
 async def test_a_run_goes_on_from_postgres_too(tmp_path: Path, postgres_url: str) -> None:
-    report = await drill(tmp_path, 3, 1, seed=os.getpid(), database=postgres_url)
+    report = await drill(tmp_path, KILLS // 2, 1, seed=os.getpid(), database=postgres_url)
     assert report.wrong == []
-    assert report.kills == 3
+    assert report.kills == KILLS // 2
 
 
 async def test_a_run_goes_on_in_other_workers_with_the_tools_of_an_mcp_server(tmp_path: Path) -> None:
