@@ -471,7 +471,7 @@ async def test_no_secret_of_the_form_is_in_the_log_an_error_or_the_database(
         reset = (await ask(served, "POST", f"/v1/admin/users/{await user_id(served)}/link")).json()["link"]
         config: Config = served.app._config
     secrets = [canary, link, session, key, reset.rpartition("=")[2], served.key]
-    kept = b"".join(file.read_bytes() for file in config.data_dir.iterdir())
+    kept = b"".join(file.read_bytes() for file in config.data_dir.rglob("*") if file.is_file())
     logged = msgspec.json.encode(served.lines).decode() + caplog.text
     for secret in secrets:
         assert len(secret) >= 20

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from convene.config import Mcp, Search
+from convene.config import Mcp, PageSettings, Search
 from mcp_double import DoubleTool, McpDouble
 
 if TYPE_CHECKING:
     from api.conftest import Serve, Served
 
+NO_WEB: Any = {"search": Search(enabled=False), "pages": PageSettings(enabled=False)}
 FIND = DoubleTool(
     name="find.page",
     run=lambda text: text,
@@ -31,23 +32,26 @@ async def listed(served: Served) -> dict[str, Any]:
 
 async def until(served: Served, *, available: bool) -> dict[str, Any]:
     """Return the list once its only tool is there, or is not."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
+            turned = asyncio.ensure_future(served.app.tools.servers[0].turned())
             body = await listed(served)
             if [tool["available"] for tool in body["data"]] == [available]:
+                turned.cancel()
                 return body
-            await served.app.tools.servers[0].turned()
+            await asyncio.wait([turned], timeout=0.5)  # what turns before the wait begins is seen by the next look
+            turned.cancel()
 
 
 async def test_without_any_tool_the_list_is_empty(serve: Serve) -> None:
-    async with serve(search=Search(enabled=False)) as served:
+    async with serve(**NO_WEB) as served:
         assert await listed(served) == {"data": [], "notices": [], "object": "list"}
 
 
 async def test_the_tools_of_an_mcp_server_are_listed_with_all_that_is_known_of_them(serve: Serve) -> None:
     async with (
         McpDouble(FIND, BROKEN) as server,
-        serve(mcp={"docs": Mcp(url=server.url)}, search=Search(enabled=False)) as served,
+        serve(mcp={"docs": Mcp(url=server.url)}, **NO_WEB) as served,
     ):
         body = await until(served, available=True)
         assert body["notices"] == []
@@ -68,7 +72,7 @@ async def test_the_tools_of_an_mcp_server_are_listed_with_all_that_is_known_of_t
 async def test_the_tools_of_a_server_that_is_down_are_listed_as_such_without_its_address(serve: Serve) -> None:
     async with (
         McpDouble(FIND) as server,
-        serve(mcp={"docs": Mcp(url=server.url)}, search=Search(enabled=False)) as served,
+        serve(mcp={"docs": Mcp(url=server.url)}, **NO_WEB) as served,
     ):
         await until(served, available=True)
         await server.until(lambda: server.listeners > 0)
@@ -84,7 +88,7 @@ async def test_the_tools_of_a_server_that_is_down_are_listed_as_such_without_its
 async def test_a_server_that_is_switched_off_is_not_asked(serve: Serve) -> None:
     async with (
         McpDouble(FIND) as server,
-        serve(mcp={"docs": Mcp(url=server.url, enabled=False)}, search=Search(enabled=False)) as served,
+        serve(mcp={"docs": Mcp(url=server.url, enabled=False)}, **NO_WEB) as served,
     ):
         assert (await listed(served))["data"] == []
     assert server.methods == []
@@ -102,7 +106,7 @@ async def test_the_list_needs_a_key(served: Served) -> None:
 
 async def test_the_server_says_good_bye_to_its_sessions_when_it_ends(serve: Serve) -> None:
     async with McpDouble(FIND, modern=False) as server:
-        async with serve(mcp={"docs": Mcp(url=server.url)}, search=Search(enabled=False)) as served:
+        async with serve(mcp={"docs": Mcp(url=server.url)}, **NO_WEB) as served:
             await until(served, available=True)
             assert len(server.sessions) == 1
         assert not server.sessions

@@ -244,14 +244,15 @@ async def test_while_another_process_writes_the_loop_goes_on_and_the_batch_waits
 async def test_a_store_that_stays_busy_refuses_beginners_and_keeps_what_has_ended(
     books: Books, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(sqlite_ledger, "STUCK_S", 0.0)
     await books.ledger.begin(intent(1))
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
+        monkeypatch.setattr(sqlite_ledger, "STUCK_S", 0.0)
         refused, finished = books.ledger.begin(intent(2)), books.ledger.finish(entry(1))
         with pytest.raises(StoreFault):
             await refused
         assert not finished.done()
+        monkeypatch.undo()
         other.execute("COMMIT")
         await finished
     await books.ledger.begin(intent(3))

@@ -153,7 +153,7 @@ def test_who_follows_the_first_link_has_a_key_that_works_at_once_and_no_secret_i
     for secret in (key, session, PASSWORD):
         assert secret not in text
     assert text.count(link[1]) == 1, "the link is shown once and never logged"
-    kept = b"".join(file.read_bytes() for file in (tmp_path / "data").iterdir())
+    kept = b"".join(file.read_bytes() for file in (tmp_path / "data").rglob("*") if file.is_file())
     for secret in (key, session, PASSWORD, link[1]):
         assert secret.encode() not in kept
 

@@ -121,7 +121,7 @@ def read_text(data: bytes, charset: str) -> Page:
 
 def read_html(data: bytes, charset: str, url: str) -> Page:
     """Return the main part of a page as markdown-like text. Raises `Unreadable`."""
-    source = decode(data, charset).replace("\0", "")
+    source = _NOT_XML.sub(" ", decode(data, charset))
     whole = len(source) <= HTML_CHARS_MAX
     try:
         document = lxml.html.document_fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", source[:HTML_CHARS_MAX]))
@@ -166,6 +166,10 @@ def read_pdf(data: bytes, chars_max: int) -> Page:
     if not size:
         raise Unreadable("The PDF has no text in it; it may be scanned pictures.")
     return Page(_line(title), "\n\n".join(parts), whole=len(parts) == pages)
+
+
+_NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""What lxml takes in and does not let out again."""
 
 
 def tidy(text: str) -> str:
