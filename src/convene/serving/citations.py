@@ -27,6 +27,8 @@ LISTED_MAX: Final = 10
 """So many sources are listed under an answer that cites none."""
 LABEL_MAX: Final = 200
 """How far the end of a link's text is looked for, when a marker stands in what may be one."""
+RUN_MAX: Final = 64
+"""Backticks that are looked at as one; a model that writes no end of them is not held back."""
 _NUMBERS: Final = r" ?\d{1,3}(?: ?[,;] ?\d{1,3}){0,9} ?"
 _NUMBERS_BEGUN: Final = r" ?(?:\d{1,3}(?: ?[,;] ?\d{1,3}){0,9} ?(?:[,;] ?)?)?"
 _SPECIAL: Final = re.compile(r"[\[\]【`~\n\\()]")
@@ -97,8 +99,8 @@ class Citer:
                 continue
             char = held[at]
             if char in "`~":
-                stop = len(held) - len(held[at:].lstrip(char))
-                if stop == len(held) and not final:
+                stop = at + len(run := held[at : at + RUN_MAX]) - len(run.lstrip(char))
+                if stop == len(held) and stop - at < RUN_MAX and not final:
                     break
                 self._literal(held[at:stop])
                 at = stop

@@ -40,12 +40,16 @@ _LOADING: Final = frozenset(
     )
 )
 """Tags that load something, or change how what follows is read, without any attribute."""
-_OPENING: Final = re.compile(r"(`{3,})[^`|\n]{0,200}\n|(~{3,})[^|\n]{0,200}\n")
+_OPENING: Final = re.compile(r"(`{3,63})[^`|\n]{0,200}\n|(~{3,63})[^~|\n]{0,200}\n")
 """A fence without a bar in its line, which some take for a row of a table."""
-_OPENING_BEGUN: Final = re.compile(r"(?:`{1,2}|`{3,}[^`|\n]{0,200}|~{1,2}|~{3,}[^|\n]{0,200})\Z")
-_CLOSING: Final = re.compile(r" {0,3}(`{3,}|~{3,})[ \t]*(?:\n|\Z)")
-_CLOSING_BEGUN: Final = re.compile(r" {0,3}(?:`*|~*)[ \t]*\Z")
+_OPENING_BEGUN: Final = re.compile(r"(?:`{1,2}|`{3,63}[^`|\n]{0,200}|~{1,2}|~{3,63}[^~|\n]{0,200})\Z")
+_CLOSING: Final = re.compile(r" {0,3}(`{3,63}|~{3,63})[ \t]{0,63}(?:\n|\Z)")
+_CLOSING_BEGUN: Final = re.compile(r" {0,3}(?:`{0,63}|~{0,63})[ \t]{0,63}\Z")
+_CLOSING_LONG: Final = re.compile(r" {0,3}(?:(?:`{3,63}|~{3,63})[ \t]{64}|`{64}|~{64})")
+"""What may end code, and is too long to wait for its end."""
 _SPAN_MAX: Final = 200
+_RUN_MAX: Final = 64
+"""Backticks that are looked at as one."""
 _PREFIX: Final = frozenset(" \t>*+-.)0123456789")
 
 
@@ -103,6 +107,9 @@ class ImageGuard:
                 return closing.end()
             if not final and _CLOSING_BEGUN.match(held, at):
                 return -1
+            if _CLOSING_LONG.match(held, at):
+                self._fence, self._doubtful = "", True
+                return at
         line = held.find("\n", at)
         stop = len(held) if line < 0 else line + 1
         self._out.append(held[at:stop])
@@ -168,10 +175,10 @@ class ImageGuard:
                 return opening.end()
             if not final and _OPENING_BEGUN.match(held, at):
                 return -1
-        rest = held[at:].lstrip(held[at])
-        if not rest and not final:
+        run = held[at : at + _RUN_MAX]
+        run = run[: len(run) - len(run.lstrip(held[at]))]
+        if at + len(run) == len(held) and len(run) < _RUN_MAX and not final:
             return -1
-        run = held[at : len(held) - len(rest)]
         if len(run) >= 3 and self._prefix:  # noqa: PLR2004 - markdown's number
             self._doubtful = True
         stop = at + len(run)

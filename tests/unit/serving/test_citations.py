@@ -159,6 +159,7 @@ PIECES = st.lists(
                     "】",
                     "†",
                     "`",
+                    "`" * 70,
                     "``",
                     "```",
                     "\n```\n",
@@ -198,6 +199,16 @@ def test_however_a_text_is_cut_the_result_is_the_same_and_its_indexes_cut_out_th
         assert link is not None
         assert (link[2], link[1]) == (one.url, one.url[-1])
     assert sorted(cited, key=lambda one: one.start_index) == cited
+
+
+@pytest.mark.parametrize("piece", ["`", "[", "[1", "[[1", "[1](x", "【1", "【1†a", "~", "[x [1] ", "(", "word[1] +"])
+def test_what_is_held_back_has_an_end(piece: str) -> None:
+    citer = Citer(three_sources())
+    held = 0
+    for _ in range(4_000):
+        citer.feed(piece)
+        held = max(held, len(citer._held))
+    assert held < 2_200
 
 
 @given(PIECES)

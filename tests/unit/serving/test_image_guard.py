@@ -112,6 +112,9 @@ PIECES = st.lists(
                 *("https://evil.test/x", "<img src=https://evil.test/>", "![x](https://evil.test/)", "|", "\n|-|-|\n"),
                 *(SHOWN, "<https://evil.test/`>", "- ", "1. ", "> ", "    ", "\\", "a", "x ", "<div>", "</b>", "<br>"),
                 *(
+                    "`" * 70,
+                    "~" * 64,
+                    "``` " + " " * 64,
                     "\n[r]: https://evil.test/\n",
                     "![r]",
                     "![a][r]",
@@ -133,6 +136,35 @@ PIECES = st.lists(
 FOREIGN = ("img", "src", "evil", "style", "script", "<!", "<?", "=")
 
 
+ENDLESS = (
+    "`",
+    "~",
+    "[",
+    "![",
+    "!",
+    "<a",
+    "]:",
+    "\\",
+    "![x](https://a",
+    "`x",
+    "```\n~",
+    "```\n   `",
+    "```\n```    ",
+    "[x",
+)
+
+
+@pytest.mark.parametrize("piece", ENDLESS)
+def test_what_is_held_back_has_an_end(piece: str) -> None:
+    """Looking again and again at what grows without end would take a server's time."""
+    guarding = ImageGuard(lambda _: False, lambda: True)
+    held = 0
+    for _ in range(4_000):
+        guarding.feed(piece)
+        held = max(held, len(guarding._held))
+    assert held < 2_600
+
+
 def walk(tokens: Iterable[Token]) -> Iterable[Token]:
     for token in tokens:
         yield token
@@ -146,6 +178,9 @@ def walk(tokens: Iterable[Token]) -> Iterable[Token]:
 @example("|a|b|\n|-|-|\n|`|<img src=https://evil.test/>`|")
 @example("a ``` b\n```\n<img src=https://evil.test/>")
 @example("```<img src=https://evil.test/>|:\n|-|-|\n")
+@example("```\n" + "`" * 70 + "\n<img src=https://evil.test/>\n```\n")
+@example("```\n```" + " " * 70 + "\n<img src=https://evil.test/>\n```\n")
+@example("`" * 70 + "\n<img src=https://evil.test/>\n" + "`" * 70 + "\n```\n<img src=https://evil.test/>\n```\n")
 @example("``` a`b\n<img src=https://evil.test/>\n```")
 def test_a_reader_of_markdown_finds_nothing_that_loads_what_was_not_shown(text: str) -> None:
     reader = MarkdownIt("commonmark").enable("table")
