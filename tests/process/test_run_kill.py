@@ -20,10 +20,10 @@ KILLS = int(os.environ.get("CONVENE_TEST_KILLS", "6"))
 
 @pytest.mark.parametrize("kills_per_run", [1, 3])
 async def test_a_run_that_is_killed_ends_as_if_nothing_had_happened(tmp_path: Path, kills_per_run: int) -> None:
-    report = await drill(tmp_path, KILLS, kills_per_run, seed=os.getpid())
+    report = await drill(tmp_path, KILLS, kills_per_run, seed=1)
     assert report.wrong == []
-    assert report.kills >= KILLS - KILLS // kills_per_run  # a point may not be reached again after a repeat
     assert report.runs == KILLS // kills_per_run
+    assert report.runs <= report.kills <= KILLS  # a repeat may pass by the point of the next kill
     assert report.repeated_effects + report.repeated_rounds > 0  # it was killed while something was under way
 
 
