@@ -31,18 +31,19 @@ ID-07 5 A stable secret seed gives the server the same identity after each resta
 ID-08 5 Signing (0.53 ms) and verifying (1.87 ms; half with `gmpy2`) do not happen on a loop where latency is
     critical.
 [agents §3]
-ENVL-01 5 What is signed is sha256 over sender, target, session text, schema_digest, payload (as base64 text) and, if
-    there, `expires` and `nonce` as big-endian u64; `version` and `protocol_digest` are unsigned and not believed.
-ENVL-02 5 An envelope's `session` is a version 4 UUID, so `x-session-id` is mapped to a stored one and never handed
+ENVL-01 proved What is signed is sha256 over sender, target, session text, schema_digest, payload (as base64 text)
+    and, if there, `expires` and `nonce` as big-endian u64; `version` and `protocol_digest` are unsigned and not
+    believed.
+ENVL-02 proved An envelope's `session` is a version 4 UUID, so `x-session-id` is mapped to a stored one and never handed
     on.
-ENVL-03 5 A `schema_digest` is "model:" + sha256 of the pydantic-v1 schema, titles and docstrings included, and is
+ENVL-03 proved A `schema_digest` is "model:" + sha256 of the pydantic-v1 schema, titles and docstrings included, and is
     therefore taken from the library's class (`Model.build_schema_digest`).
 ENVL-04 5 `expires` is 30 s ahead; asynchronous receivers pay no heed to it, synchronous ones stop then; `nonce` goes
     unused.
 ENVL-05 5 An agent that gets an envelope twice acts twice.
 ENVL-06 5 Our inbox drops a repeat of the same (sender, session, msg_id).
 ENVL-07 5 The server caps message bodies, for agents take 2 MB and more.
-ENVL-08 5 Of a protocol with roles both digests are known, each by `ProtocolSpecification.manifest(role)`.
+ENVL-08 proved Of a protocol with roles both digests are known, each by `ProtocolSpecification.manifest(role)`.
 ENVL-09 5 The Almanac answers with bare hex protocols, while registrations and search hits have `proto:`.
 [agents §4]
 REG-01 5 `POST /v1/almanac/agents` checks the signature, saves the record and says 200 `{}` in well below 1 s.
@@ -170,7 +171,7 @@ PICK-08 5 An owner sees impressions, picks and selection rate; verified interact
 [agents §9]
 ACP-01 5 To `ChatMessage{timestamp (UTC), msg_id (uuid4), content[]}` the reply is `ChatAcknowledgement{timestamp,
     acknowledged_msg_id, metadata?}`, and the protocol asks no more.
-ACP-02 5 Content is `text{text}`, `resource{resource_id, resource}` (one `{uri, metadata{str:str}}` or a list, main
+ACP-02 proved Content is `text{text}`, `resource{resource_id, resource}` (one `{uri, metadata{str:str}}` or a list, main
     one first), `metadata{metadata{str:str}}`, `start-session`, `end-session`, `start-stream{stream_id}` or
     `end-stream{stream_id}`, and nothing else.
 ACP-03 5 An answer is known by its envelope's session only.
@@ -191,7 +192,7 @@ ACP-14 5 Agents that speak MCPProtocol (ListTools, ListToolsResponse, CallTool, 
     tools.
 ACP-15 5 The inbox reports a schema digest it does not know and still says 200.
 CALL-01 5 Calls go over our own asynchronous HTTP; core's blocking functions, if used, run in a thread.
-CALL-02 5 The message class follows from `schema_digest`.
+CALL-02 proved The message class follows from `schema_digest`.
 CALL-03 5 The inbox (POST, HEAD) verifies, queues and replies in milliseconds.
 CALL-04 5 A server that cannot be reached registers as a mailbox, polls and deletes.
 CALL-05 5 An agent's refusal is a 400 with `{"error"}` (content type, JSON, schema, signature, foreign target) and is
@@ -208,8 +209,8 @@ SYNC-02 5 Sync serves request/response protocols alone, each call under a fresh 
 SYNC-03 5 A sync reply has no signature and is trusted no more than its transport.
 SYNC-04 5 Queueing in the agent, which works on one message at a time, is reckoned with.
 [agents §10]
-TRAP-01 5 Messages come from the library's classes only, for a malformed body makes an agent deaf; health is tested by
-    really talking.
+TRAP-01 proved Messages come from the library's classes only, for a malformed body makes an agent deaf; health is
+    tested by really talking.
 TRAP-02 5 The sender is never `user1...`.
 TRAP-03 5 Before the first call our identity stands, unexpired, in the registry that the agent asks.
 TRAP-04 5 The inbox never keeps an agent waiting, since agents send to all their partners one after another.
