@@ -188,7 +188,10 @@ async def test_a_run_goes_on_without_its_client_and_is_read_again_from_any_place
         assert run["status"] == "running"
         first = asyncio.create_task(frames_of(served, run["id"]))
         second = asyncio.create_task(frames_of(served, run["id"], **{"Last-Event-ID": "2"}))
-        await asyncio.sleep(0.02)
+        log = served.app.runs.runs.live[run["id"]].log
+        async with asyncio.timeout(BOUND_S):
+            while log.readers < 2:  # noqa: ASYNC110 -- it takes turns of the loop, no time
+                await asyncio.sleep(0)
         held.go.set()
         whole, rest = await first, await second
         assert content(whole).split() == ["I", "look.", "It", "is", "sunny."]
@@ -391,11 +394,13 @@ async def test_a_run_of_another_process_on_the_same_store_is_read_and_cancelled_
         await held.reached.wait()
         (run,) = await runs_of(other)
         assert other.app.runs.runs.live == {}
-        reading = asyncio.create_task(frames_of(other, run["id"]))
-        await asyncio.sleep(0.05)
-        held.go.set()
-        frames = await reading
-        assert content(frames).split() == ["I", "look.", "It", "is", "sunny."]
+        said = ""
+        async with other.http.stream("GET", f"/v1/runs/{run['id']}?stream=true", headers=other.auth) as answer:
+            async for line in answer.aiter_lines():
+                if line.startswith("data: {"):
+                    held.go.set()  # it has seen the run under way
+                    said += content([(0, json.loads(line[6:]))])
+        assert said.split() == ["I", "look.", "It", "is", "sunny."]
         await asking
         held.go.clear()
         held.reached.clear()

@@ -192,7 +192,11 @@ class StoredJournal:
         shown = [(row.seq, shown_of(row)) for row in self._rows.values()]
         pieces: list[tuple[int, int, Event]] = []
         for seq, one in shown:
-            pieces += ((said_at, 0, TextDelta(text)) for said_at, text in one.said)
+            begun = msgspec.structs.replace(one.step, status="running", ended_at=None, usage=None)
+            for said_at, text in one.said:
+                pieces.append((said_at, 0, TextDelta(text)))
+                if said_at != seq:  # who has this event has the text before it, though the row tells a later one
+                    pieces.append((said_at, 1, begun))
             pieces.append((seq, 1, one.step))
             self._published[one.step.id] = one.step
             self._skip += sum(len(text) for _, text in one.said)

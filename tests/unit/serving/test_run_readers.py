@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from convene.events import Finished, Fold, StepChanged, TextDelta, UsageReported
@@ -162,6 +162,7 @@ KILLS = st.sets(st.integers(1, 50), max_size=4)
 
 @settings(max_examples=300, deadline=None)
 @given(SCRIPTS, LOOKS, KILLS)
+@example([["a", "a"], []], [(5, 0, False), (7, 0, False)], {3, 6})  # text before an event whose row tells a later one
 def test_text_comes_whole_and_once_however_a_run_is_read_and_killed(
     script: Script, looks: list[tuple[int, int, bool]], kills: set[int]
 ) -> None:
