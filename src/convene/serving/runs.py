@@ -45,6 +45,8 @@ WATCH_S: Final = 0.5
 POLL_S: Final = 0.5
 """... and, by each reader, how a run of another process gets on."""
 SWEEP_S: Final = 600.0
+OWED_MAX: Final = 1_000
+"""Ends that wait for a store that does not take them; each may have an answer of some MiB."""
 READERS_MAX: Final = 32
 """Readers of one run at a time; each holds a place in the log, and a connection."""
 _answer_of = msgspec.json.Decoder(Answer).decode
@@ -135,8 +137,11 @@ class KeptRuns:
         return journal
 
     def owe(self, end: RunEnd) -> None:
-        """Write an end as soon as the store takes it."""
+        """Write an end as soon as the store takes it; of too many the oldest are left to the next start."""
         self._owed.append(end)
+        if len(self._owed) > OWED_MAX:
+            log.error("the end of run %s is given up; the run is taken up at the next start", self._owed[0].hold.run_id)
+            del self._owed[0]
 
     def leave(self, journal: StoredJournal) -> None:
         """Let go of a run that is over here."""

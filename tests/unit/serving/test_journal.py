@@ -364,3 +364,14 @@ async def test_an_answer_that_is_too_large_is_kept_without_what_tools_returned(h
     assert kept.choices[0].text == "the text stays"
     assert [(ran.args, ran.result) for ran in kept.tools] == [({"q": 1}, None)]
     assert [noticed.code for noticed in kept.notices] == ["results_not_kept"]
+
+
+async def test_ends_that_the_store_does_not_take_are_bounded(house: RunHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("convene.serving.runs.OWED_MAX", 2)
+    journals = [await house.begun(f"run_{number}") for number in range(3)]
+    house.store.broken = True
+    for journal in journals:
+        await journal.finish("done", an_answer())
+    house.store.broken = False
+    await house.runs.look()
+    assert [run.status for run in house.store.runs.values()] == ["running", "done", "done"]
