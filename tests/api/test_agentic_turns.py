@@ -543,8 +543,12 @@ async def test_a_run_that_is_to_go_on_comes_to_its_end_without_its_client(play: 
         may_end.set()
         await asyncio.wait_for(second.wait(), 5)
         await asyncio.wait_for(served.app._turns.drains.idle(), 5)
+        run_id = stream.response.headers["x-run-id"]
+        kept = (await served.http.get(f"/v1/runs/{run_id}", headers=served.auth)).json()
         entries = await booked(served)
     assert (entries[0]["status"], entries[0]["tool_calls"]) == ("client_left", 2)
+    assert kept["status"] == "done"
+    assert "Sunny." in json.dumps(kept)
 
 
 @pytest.mark.req("CHAT-24", "OAI-01")
@@ -600,3 +604,42 @@ async def test_a_tool_is_told_who_calls_and_with_which_key_to_repeat(play: Any) 
     assert context.idempotency_key == f"{run_id}:s2:1"
     assert context.options == {"search_context_size": "low"}
     assert context.owner
+
+
+@pytest.mark.req("HDR-04", "SESSION-01")
+async def test_a_session_has_one_conversation_id_in_whole_answers_and_in_streams(play: Any) -> None:  # noqa: ANN401
+    async with play([text("Sunny.")]) as served:
+        names = []
+        for session in ("s-1", "s-1", "another", "x" * 5_000):
+            made = await served.sdk.chat.completions.create(
+                model="played", messages=ASK, extra_headers={"x-session-id": session}
+            )
+            names.append(made.conversation_id)
+        stream = await served.sdk.chat.completions.create(
+            model="played", messages=ASK, stream=True, extra_headers={"x-session-id": "s-1"}
+        )
+        streamed = [getattr(chunk, "conversation_id", None) async for chunk in stream]
+        without = await ask(served)
+    assert names[0] == names[1] == streamed[-1]
+    assert len(set(names)) == 3
+    assert all(names)
+    assert without["conversation_id"] is None
+
+
+@pytest.mark.req("TOOLS-06", "CHAT-30")
+async def test_a_mixed_turn_goes_on_when_the_client_sends_the_message_back_as_it_came(play: Any) -> None:  # noqa: ANN401
+    tool = PlayedTool()
+    script = ([text("Both."), call(), call("get_weather")], [text("Sunny, 21 degrees.")])
+    async with play(*script, box=Box(tool)) as served:
+        first = await served.sdk.chat.completions.create(model="played", messages=ASK, tools=[WEATHER])
+        message = first.choices[0].message
+        assert message.tool_calls is not None
+        (made,) = message.tool_calls
+        back = [*ASK, message.model_dump(), {"role": "tool", "tool_call_id": made.id, "content": "21 degrees"}]
+        second = await served.sdk.chat.completions.create(model="played", messages=back)
+        steps = getattr(second, "intermediate_steps", [])
+    assert second.choices[0].message.content == "Sunny, 21 degrees."
+    assert [step["kind"] for step in steps] == ["model"]
+    assert len(tool.asked) == 1
+    assert second.usage is not None
+    assert second.usage.prompt_tokens > 20, "the result of the server's tool was read again"
