@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -23,6 +24,8 @@ STEPS_MAX: Final = 12
 """Steps of one plan: more than anybody follows on a screen; a longer task is re-planned on the way."""
 ALL_STEPS_MAX: Final = 36
 """Steps of a plan with all its revisions."""
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,24}")
+"""Not in the schema: not every host binds a text to a pattern."""
 NOTHING: Final = frozenset({"none", "null", "n/a", "unknown"})
 """How models say that they know no input, beside leaving it empty."""
 TASK_MAX: Final = 400
@@ -164,7 +167,9 @@ def read_plan(text: str, tools: Sequence[str], so_far: Plan | None = None) -> tu
     _check_size(written, kept, empty=so_far is not None)
     steps: dict[str, PlannedStep] = {}
     for step in written:
-        if not step.id or step.id in steps or step.id in kept:
+        if _ID.fullmatch(step.id) is None:
+            raise PlanRefused(f"An id is 1 to 24 letters, digits, - and _, not {step.id[:40]!r}.")
+        if step.id in steps or step.id in kept:
             raise PlanRefused(f"Each step needs an id of its own; {step.id!r} is there twice or was used before.")
         if step.tool != NO_TOOL and step.tool not in tools:
             raise PlanRefused(
