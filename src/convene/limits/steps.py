@@ -105,8 +105,9 @@ def settle(
                 first += 1
                 second = 0
             if moved:
-                second += moved * step
-                first += min(second // per, MOST_US)
+                whole, rest = divmod(moved * step, per)
+                second += rest
+                first += min(whole, MOST_US) + second // per  # bounded before the carry, as in gcra.price
                 second %= per
         elif kind == SLOTS:
             first += moved

@@ -129,6 +129,13 @@ def test_a_debt_is_bounded_as_in_the_arithmetic() -> None:
     assert state == (NOW.now_us + MOST_US, 0)
 
 
+def test_a_debt_at_its_bound_carries_as_in_the_arithmetic() -> None:
+    limit = rate(47, DAY_US, Unit.TOKENS)
+    state = NOW.now_us, limit.per - 1
+    [found] = settle(steps_of((limit,)), [state], [0, 10**9, 0, 0, 0, 0, 0], NOW.now_us, NUMBERS, [(0, 0)])
+    assert found == gcra.settle(limit, state, NOW, 0, 10**9)
+
+
 def test_states_beyond_the_last_limit_are_left_aside() -> None:
     limits = (Limit.slots(2, scope="key", subject="k"),)
     states = [(1, 0), (77, 77)]
