@@ -14,20 +14,20 @@ AGENT-01 5 ACP, A2A and MCP agents come from one search and are called by one in
 AGENT-02 5 `Agent(agentverse="http://host:port", ...)` is all that makes an unmodified uagents agent join.
 AGENT-03 5 Agents with an own endpoint, mailbox and proxy agents, a Bureau, uagents 0.22.10, an A2A agent by
     `agentverse-sdk` and a web app by `register_chat_agent` register, are found and called, and answer.
-AGENT-04 5 `uagents-core` suffices for calling ACP agents: no `uagents.Agent` runs in the server.
+AGENT-04 proved `uagents-core` suffices for calling ACP agents: no `uagents.Agent` runs in the server.
 AGENT-05 5 The server is an agent too, with an identity that resolves to its inbox, since ACP answers are separate
     POSTs to the caller's endpoint.
 [agents §2]
-ID-01 5 Keys are secp256k1; an address is 65 characters of bech32, prefix `agent`, over the compressed public key of
-    33 bytes.
-ID-02 5 `Identity.from_seed(seed, index=0)` has the private key sha256(sha256("agent" + byte(index)) + sha256(seed)),
-    and `Identity.generate()` one for once.
-ID-03 5 The 64 bytes (r, s), in bech32 with prefix `sig`, are a signature.
-ID-04 5 `sign(data)` applies sha256 and `sign_digest(digest)` does not; a failed `Identity.verify_digest(address,
+ID-01 proved Keys are secp256k1; an address is 65 characters of bech32, prefix `agent`, over the compressed public key
+    of 33 bytes.
+ID-02 proved `Identity.from_seed(seed, index=0)` has the private key sha256(sha256("agent" + byte(index)) +
+    sha256(seed)), and `Identity.generate()` one for once.
+ID-03 proved The 64 bytes (r, s), in bech32 with prefix `sig`, are a signature.
+ID-04 proved `sign(data)` applies sha256 and `sign_digest(digest)` does not; a failed `Identity.verify_digest(address,
     digest, sig)` raises `ecdsa.BadSignatureError`, which each check catches.
-ID-05 5 Behind a `user1...` address there is no key, so it signs nothing.
+ID-05 proved Behind a `user1...` address there is no key, so it signs nothing.
 ID-06 5 `[prefix://][name/]address` is understood with prefix `agent` (default), `test-agent` or none.
-ID-07 5 A stable secret seed gives the server the same identity after each restart.
+ID-07 proved A stable secret seed gives the server the same identity after each restart.
 ID-08 5 Signing (0.53 ms) and verifying (1.87 ms; half with `gmpy2`) do not happen on a loop where latency is
     critical.
 [agents §3]
@@ -40,9 +40,9 @@ ENVL-03 proved A `schema_digest` is "model:" + sha256 of the pydantic-v1 schema,
     therefore taken from the library's class (`Model.build_schema_digest`).
 ENVL-04 5 `expires` is 30 s ahead; asynchronous receivers pay no heed to it, synchronous ones stop then; `nonce` goes
     unused.
-ENVL-05 5 An agent that gets an envelope twice acts twice.
-ENVL-06 5 Our inbox drops a repeat of the same (sender, session, msg_id).
-ENVL-07 5 The server caps message bodies, for agents take 2 MB and more.
+ENVL-05 proved An agent that gets an envelope twice acts twice.
+ENVL-06 proved Our inbox drops a repeat of the same (sender, session, msg_id).
+ENVL-07 proved The server caps message bodies, for agents take 2 MB and more.
 ENVL-08 proved Of a protocol with roles both digests are known, each by `ProtocolSpecification.manifest(role)`.
 ENVL-09 5 The Almanac answers with bare hex protocols, while registrations and search hits have `proto:`.
 [agents §4]
@@ -169,51 +169,51 @@ PICK-07 5 Inactive agents are found only if asked for by name; `@handle` or `@ag
     to the agent.
 PICK-08 5 An owner sees impressions, picks and selection rate; verified interactions are what counts.
 [agents §9]
-ACP-01 5 To `ChatMessage{timestamp (UTC), msg_id (uuid4), content[]}` the reply is `ChatAcknowledgement{timestamp,
+ACP-01 proved To `ChatMessage{timestamp (UTC), msg_id (uuid4), content[]}` the reply is `ChatAcknowledgement{timestamp,
     acknowledged_msg_id, metadata?}`, and the protocol asks no more.
 ACP-02 proved Content is `text{text}`, `resource{resource_id, resource}` (one `{uri, metadata{str:str}}` or a list, main
     one first), `metadata{metadata{str:str}}`, `start-session`, `end-session`, `start-stream{stream_id}` or
     `end-stream{stream_id}`, and nothing else.
 ACP-03 5 An answer is known by its envelope's session only.
-ACP-04 5 No ChatMessage that reaches the server stays unacknowledged.
+ACP-04 proved No ChatMessage that reaches the server stays unacknowledged.
 ACP-05 5 Agents should acknowledge, work, answer, close with `end-session`, and publish the manifest.
-ACP-06 5 A user's conversation with an agent keeps one envelope session for all its turns.
-ACP-07 5 `StartSessionContent` before the first turn is an option of each agent.
-ACP-08 5 Cards are `metadata` with `card_protocol_version: "1"`, `requires_card_interaction: "true"`, `card_kind`
+ACP-06 proved A user's conversation with an agent keeps one envelope session for all its turns.
+ACP-07 proved `StartSessionContent` before the first turn is an option of each agent.
+ACP-08 proved Cards are `metadata` with `card_protocol_version: "1"`, `requires_card_interaction: "true"`, `card_kind`
     (carousel, detail, form, review, custom), `card_payload`, optional `card_id`, `is_terminal`,
     `preferred_drawer_width_px`.
 ACP-09 5 The reply to a card echoes `card_id`, has `text`, `selection` (JSON) or `cancelled`, and no `card_kind`.
-ACP-10 5 The user gets both kinds of picture: markdown in the text, and resources.
-ACP-11 5 With no buyer set up, RequestPayment is answered by `RejectPayment` and the user learns of it.
-ACP-12 5 After `ErrorMessage{error}` the call has failed on the agent's side.
+ACP-10 proved The user gets both kinds of picture: markdown in the text, and resources.
+ACP-11 proved With no buyer set up, RequestPayment is answered by `RejectPayment` and the user learns of it.
+ACP-12 proved After `ErrorMessage{error}` the call has failed on the agent's side.
 ACP-13 5 `StructuredOutputPrompt{prompt, output_schema}` may come in and is answered by
     `StructuredOutputResponse{output}`.
 ACP-14 5 Agents that speak MCPProtocol (ListTools, ListToolsResponse, CallTool, CallToolResponse) can serve as exact
     tools.
-ACP-15 5 The inbox reports a schema digest it does not know and still says 200.
-CALL-01 5 Calls go over our own asynchronous HTTP; core's blocking functions, if used, run in a thread.
+ACP-15 proved The inbox reports a schema digest it does not know and still says 200.
+CALL-01 proved Calls go over our own asynchronous HTTP; core's blocking functions, if used, run in a thread.
 CALL-02 proved The message class follows from `schema_digest`.
-CALL-03 5 The inbox (POST, HEAD) verifies, queues and replies in milliseconds.
+CALL-03 proved The inbox (POST, HEAD) verifies, queues and replies in milliseconds.
 CALL-04 5 A server that cannot be reached registers as a mailbox, polls and deletes.
-CALL-05 5 An agent's refusal is a 400 with `{"error"}` (content type, JSON, schema, signature, foreign target) and is
-    understood as such.
-CALL-06 5 After a network error no message is repeated blindly.
-END-01 5 `EndSessionContent` is a certain end; most agents send none.
-END-02 5 An open stream keeps the answer open until `end-stream`.
-END-03 5 Else a quiet time after the last ChatMessage (2 s by default) is the end, within the total limit.
-END-04 5 Afterwards the session still listens, and what comes late is offered to the next turn.
-END-05 5 A mere progress phrase ("Agent is working on your request...") does not count as answer.
-END-06 5 A late answer under another session is matched by who sent it.
-SYNC-01 5 Chat never goes by `x-uagents-connection: sync`.
+CALL-05 proved An agent's refusal is a 400 with `{"error"}` (content type, JSON, schema, signature, foreign target)
+    and is understood as such.
+CALL-06 proved After a network error no message is repeated blindly.
+END-01 proved `EndSessionContent` is a certain end; most agents send none.
+END-02 proved An open stream keeps the answer open until `end-stream`.
+END-03 proved Else a quiet time after the last ChatMessage (2 s by default) is the end, within the total limit.
+END-04 proved Afterwards the session still listens, and what comes late is offered to the next turn.
+END-05 proved A mere progress phrase ("Agent is working on your request...") does not count as answer.
+END-06 proved A late answer under another session is matched by who sent it.
+SYNC-01 proved Chat never goes by `x-uagents-connection: sync`.
 SYNC-02 5 Sync serves request/response protocols alone, each call under a fresh identity.
 SYNC-03 5 A sync reply has no signature and is trusted no more than its transport.
-SYNC-04 5 Queueing in the agent, which works on one message at a time, is reckoned with.
+SYNC-04 proved Queueing in the agent, which works on one message at a time, is reckoned with.
 [agents §10]
 TRAP-01 proved Messages come from the library's classes only, for a malformed body makes an agent deaf; health is
     tested by really talking.
-TRAP-02 5 The sender is never `user1...`.
+TRAP-02 proved The sender is never `user1...`.
 TRAP-03 5 Before the first call our identity stands, unexpired, in the registry that the agent asks.
-TRAP-04 5 The inbox never keeps an agent waiting, since agents send to all their partners one after another.
+TRAP-04 proved The inbox never keeps an agent waiting, since agents send to all their partners one after another.
 TRAP-05 5 In tests `uagents.asgi.HOST = "127.0.0.1"`.
 TRAP-06 5 `uagents_core.logger` is tamed before any `uagents_core.utils.*` import, so no `uagents_core.log` appears
     and logging stays ours.

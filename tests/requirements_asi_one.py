@@ -158,7 +158,7 @@ AGENTIC-04 5 A turn passes through objectives, a marketplace query (vectors and 
     safety, an ordered plan with argument schemas, and execution that watches and adapts the plan.
 AGENTIC-05 5 Agents are asked by the Agent Chat Protocol; what they answer in time goes into the reply (a picture as
     URL), what comes late is deferred.
-AGENTIC-06 5 An agent is waited for 60 s by default, and up to 240 s from when it has begun to reply.
+AGENTIC-06 proved An agent is waited for 60 s by default, and up to 240 s from when it has begun to reply.
 AGENTIC-07 5 A whole agentic reply, deferred or not, comes well before 90 s, and a stream is never silent for 90 s.
 AGENTIC-08 5 `@agent1q...`, `@handle` or "the agent at address agent1q..." in the text reaches that agent directly.
 AGENTIC-09 5 A leading `@agent1q...` may stay on text passed on to an agent.

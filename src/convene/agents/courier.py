@@ -1,0 +1,132 @@
+"""The way to an agent: one envelope, posted once to one of its endpoints, through the guarded way out.
+
+    refused connections  ──► nothing was sent: the next endpoint may be tried
+    anything else broken ──► nobody knows: it is not sent again, for agents act twice on what they get twice (CALL-06)
+    400 with `error`     ──► the agent refuses, and says why (CALL-05)
+
+Never by `x-uagents-connection: sync`, which returns an agent's first message alone, and to one caller only (SYNC-01).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+import msgspec
+
+from convene.agents.envelope import seal
+from convene.egress import EgressBusy, EgressFailed, EgressRefused, Request
+from convene.errors import ConveneError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from convene.agents.envelope import Draft
+    from convene.egress import Fetched
+
+log = logging.getLogger("convene.agents")
+
+POST_S: Final = 15.0
+"""An agent takes a message in milliseconds; a mailbox or a proxy needs longer."""
+ANSWER_BYTES_MAX: Final = 65_536
+ENDPOINTS_MAX: Final = 4
+JSON: Final = (("content-type", "application/json"),)
+OK: Final = 200
+REFUSED: Final = frozenset({400, 401, 403, 404, 413, 415, 422})
+WORDS_MAX: Final = 200
+
+Outcome = Literal["delivered", "unreachable", "refused", "unknown"]
+
+
+class Signer(Protocol):
+    """Our identity."""
+
+    @property
+    def address(self) -> str:
+        """`agent1q...`."""
+        ...
+
+    def sign_digest(self, digest: bytes) -> str:
+        """Return the signature of a digest."""
+        ...
+
+
+class Sender(Protocol):
+    """The guarded way out."""
+
+    async def fetch(self, request: Request) -> Fetched:
+        """See `egress.Egress.fetch`."""
+        ...
+
+
+class Delivery(msgspec.Struct, frozen=True):
+    """What has become of an envelope; `words` are fit for users."""
+
+    outcome: Outcome
+    words: str = ""
+
+
+class _Refusal(msgspec.Struct):
+    error: str = ""
+    detail: str = ""
+
+
+class Courier:
+    """Signs with one identity and posts."""
+
+    def __init__(self, me: Signer, egress: Sender, resolve: Callable[[str], Awaitable[Sequence[str]]]) -> None:
+        """`resolve` gives the endpoints of an address, best first."""
+        self.me = me
+        self._egress = egress
+        self._resolve = resolve
+
+    async def send(self, draft: Draft, target: str, session: str, endpoints: Sequence[str] = ()) -> Delivery:
+        """Post a message; `endpoints` are taken where the agent's registry names none."""
+        try:
+            found = list(await self._resolve(target)) or list(endpoints)
+        except ConveneError as fault:
+            log.warning("%s cannot be resolved: %s %s", target, fault.message, fault.detail)
+            found = list(endpoints)
+        if not found:
+            return Delivery("unreachable", "No endpoint is known at which the agent could be reached.")
+        body = seal(draft, self.me.address, target, session, self.me.sign_digest)
+        delivery = Delivery("unreachable")
+        for endpoint in found[:ENDPOINTS_MAX]:
+            delivery = await self._post(endpoint, body)
+            if delivery.outcome != "unreachable":
+                break
+        return delivery
+
+    async def _post(self, endpoint: str, body: bytes) -> Delivery:
+        request = Request(
+            url=endpoint,
+            method="POST",
+            headers=JSON,
+            body=body,
+            redirects_max=0,
+            body_bytes_max=ANSWER_BYTES_MAX,
+            total_s=POST_S,
+        )
+        try:
+            async with await self._egress.fetch(request) as answer:
+                if answer.status == OK:
+                    return Delivery("delivered")
+                words = _reason(await answer.read())
+                log.info("an agent answered a message with %d: %s", answer.status, words)
+                outcome: Outcome = "refused" if answer.status in REFUSED else "unknown"
+                return Delivery(outcome, f"The agent refused the message ({answer.status}). {words}".strip())
+        except (EgressRefused, EgressBusy) as fault:
+            return Delivery("unreachable", fault.message)
+        except EgressFailed as fault:
+            if fault.fault == "connect":
+                return Delivery("unreachable", "The agent cannot be reached: no connection could be made.")
+            log.info("a message to an agent may have arrived or not: %s %s", fault.message, fault.detail)
+            return Delivery("unknown", f"The message may have arrived or not. {fault.message}")
+
+
+def _reason(body: bytes) -> str:
+    try:
+        found = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    return (found.error or found.detail)[:WORDS_MAX]
