@@ -139,16 +139,20 @@ class Listening:
                     return
                 case codec.Meta(metadata):
                     self._metadata |= metadata
-                case codec.StartStream(stream_id):
-                    self._streams.add(stream_id)
-                case codec.EndStream(stream_id):
-                    self._streams.discard(stream_id)
+                case _:
+                    self._note_stream(one)
         ended = codec.EndSession() in content
         if self.answered or ended:
             # An end mark alone may belong to the answer before, whose silence was taken for its end.
             self._spoke_at = now
         if self.answered and (ended or (_closes(content, open_before=open_before) and not self._streams)):
             yield from self._end()
+
+    def _note_stream(self, content: codec.Content) -> None:
+        if isinstance(content, codec.StartStream):
+            self._streams.add(content.stream_id)
+        elif isinstance(content, codec.EndStream):
+            self._streams.discard(content.stream_id)
 
     def _say(self, text: str, *, opening: bool = True) -> Iterator[Heard]:
         if not text.strip() and not self._streams:
