@@ -56,7 +56,7 @@ CHAT-17 proved The optional boolean `web_search`, off by default, lets this one 
 CHAT-18 proved `web_search` is a top-level body field for every model (`extra_body` in Python, a plain property in
     JavaScript) and never a model name.
 CHAT-19 5 A request with the optional string `agent_address` is taken.
-CHAT-20 4 A request with the optional boolean `planner_mode` (default false) is taken.
+CHAT-20 proved A request with the optional boolean `planner_mode` (default false) is taken.
 CHAT-21 proved A request with the optional boolean `study_mode` (default false) is taken.
 CHAT-22 4 `planner_mode: true` makes the turn plan and execute over several agents; `study_mode: true` makes it teach
     like a tutor.

@@ -11,6 +11,7 @@ from convene.serving.agent import Agent, AgentSettings, Hooks
 from convene.serving.answer_text import AnswerText
 from convene.serving.planner import Planner
 from convene.serving.policy import LabelPolicy
+from convene.serving.recalling import Recalling
 from convene.serving.research import Research
 from convene.serving.study import Study
 from convene.serving.terms import AgenticTerms
@@ -35,7 +36,7 @@ def make_agent(
     hooks = Hooks(
         policy=LabelPolicy(config.tools.allow_after_untrusted),
         text=AnswerText,
-        preparations=(Research(), Study(memory)),
+        preparations=(Recalling(), Research(), Study(memory)),
         planner=lambda loop: Planner(loop, clock),
         runs=runs,
         memory=memory,

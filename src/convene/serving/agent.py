@@ -27,6 +27,7 @@ from convene.serving.ceilings import Ceilings, reach
 from convene.serving.channel import Channel
 from convene.serving.kept_calls import MARK, KeptCalls
 from convene.serving.passing import PassingRuns
+from convene.serving.recalling import recall
 from convene.serving.tool_runs import STOP_S, Validators
 
 if TYPE_CHECKING:
@@ -174,6 +175,11 @@ class Agent:
         except StoreFault as fault:
             log.warning("a session cannot be entered: %s", fault.detail or fault.message)
             return None
+
+    async def remembered(self, owner: str, session_id: str | None) -> tuple[str, ...]:
+        """Return what the owner's session remembers of earlier turns, for the job of a new one."""
+        memory = self._hooks.memory
+        return () if memory is None or session_id is None else await recall(memory, owner, session_id)
 
     async def events(self, job: Job, seat: Seat, journal: RunJournal | None = None) -> AsyncGenerator[Event]:
         """Run a turn, or run it again with the journal of its first try; usage goes into `seat.outcome` as it comes.

@@ -120,6 +120,7 @@ class AgenticTurn(Turn):
             key_id=who.key_id,
             created_us=int(self._turns.now() * SECOND_US),
             conversation_id=self.conversation_id,
+            remembered=await self._agent.remembered(who.owner, request.agentic.session_id),
         )
 
     def _go_on(self, pump: Pump, lease: Lease) -> None:

@@ -57,6 +57,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str
     created_us: int
     conversation_id: str | None = None
+    remembered: tuple[str, ...] = ()
+    """What the session brought along when the turn began (`recalling.py`)."""
 
 
 class Round(msgspec.Struct, frozen=True, kw_only=True):
