@@ -16,7 +16,8 @@ import uvloop
 
 from convene.engine.base import EngineSettings, FetchSettings, StartFailed
 from convene.engine.files import ModelFolder
-from convene.engine.process import CHILD_PATH, FAILURES_UNTIL_FAILED, Engine, build_order
+from convene.engine.process import CHILD_PATH, Engine, build_order
+from convene.engine.supervisor import FAILURES_UNTIL_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
