@@ -13,7 +13,7 @@ API-01 proved `POST /v1/chat/completions` is the central operation and speaks JS
 API-02 proved Pointing an existing OpenAI client library at this base URL is all it takes: the format is that of Chat
     Completions.
 API-03 5 Agentic models, which reach marketplace agents, are called through that same endpoint.
-API-04 6 Text-to-image lives at `POST /v1/image/generate` (singular), beside OpenAI's own image path.
+API-04 proved Text-to-image lives at `POST /v1/image/generate` (singular), beside OpenAI's own image path.
 API-05 proved `GET /v1/models` and `GET /v1/models/{id}` reply in OpenAI's form, because clients test health and keys
     with them.
 API-06 proved `POST /v1/audio/speech` (`model` `tts-1`, `input` of at most 4096 characters, `voice`, `speed`) and `POST
@@ -131,7 +131,7 @@ LIMIT-02 proved `Retry-After` on a 429 gives the seconds to wait.
 LIMIT-03 proved `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` report the state, and a bare
     `x-ratelimit-reset`, if any, is in seconds.
 LIMIT-04 proved The operator sets limits for a key or for a plan.
-LIMIT-05 6 The limit on images depends on the plan and is separate; the docs recommend exponential back-off with
+LIMIT-05 proved The limit on images depends on the plan and is separate; the docs recommend exponential back-off with
     jitter.
 LIMIT-06 proved Passing faults are 429, 500, 502 or 503; lasting ones are 400, 401, 403 or 404.
 [asi-one §7]
@@ -218,16 +218,16 @@ STRUCT-04 2 LangChain's `with_structured_output` succeeds from Python and JavaSc
 STRUCT-05 proved `{"type":"json_object"}` is answered by JSON with no code fence around it.
 STRUCT-06 proved A cut-off is told by `finish_reason: "length"`; a schema keyword out of reach is a 400 with its name.
 [asi-one §11]
-IMAGE-01 6 A text becomes a picture through the API.
-IMAGE-02 6 `prompt` is a required string; `size` is `1024x1024` and `model` `asi1-mini` unless given.
-IMAGE-03 6 1024x1024, 1792x1024 and 1024x1792 are sizes.
-IMAGE-04 6 So are 256x256, 512x512, 1024x1536, 1536x1024 and `auto`.
-IMAGE-05 6 An empty size is `auto`, and any size not listed (2048x512, say) is a 400.
-IMAGE-06 6 A request may also have the field `n`.
-IMAGE-07 6 The reply has `status`, `message`, `created` in milliseconds, and `images[].url` as a data URL.
-IMAGE-08 6 The same reply has `data[].b64_json`, and can have `id` and `revised_prompt`.
+IMAGE-01 proved A text becomes a picture through the API.
+IMAGE-02 proved `prompt` is a required string; `size` is `1024x1024` and `model` `asi1-mini` unless given.
+IMAGE-03 proved 1024x1024, 1792x1024 and 1024x1792 are sizes.
+IMAGE-04 proved So are 256x256, 512x512, 1024x1536, 1536x1024 and `auto`.
+IMAGE-05 proved An empty size is `auto`, and any size not listed (2048x512, say) is a 400.
+IMAGE-06 proved A request may also have the field `n`.
+IMAGE-07 proved The reply has `status`, `message`, `created` in milliseconds, and `images[].url` as a data URL.
+IMAGE-08 proved The same reply has `data[].b64_json`, and can have `id` and `revised_prompt`.
 IMAGE-09 6 `image_url` or `url` at the top level is there only when the picture is in it.
-IMAGE-10 6 A failure is 400, 401, 404 or 500, with type `invalid_request_error` and a string `code`.
+IMAGE-10 proved A failure is 400, 401, 404 or 500, with type `invalid_request_error` and a string `code`.
 IMAGE-11 6 Whoever wants several pictures sends several requests at once.
 IMAGE-12 6 A picture wanted in a chat can come from an agent, as a URL in the text.
 [asi-one §12]

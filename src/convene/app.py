@@ -22,6 +22,7 @@ from convene.api.embeddings import EmbeddingRequests
 from convene.api.front import Front, Lifespan
 from convene.api.health import Health
 from convene.api.idempotency import Idempotent
+from convene.api.images import ImageRequests
 from convene.api.metrics import Metrics, MetricsPage
 from convene.api.models import Models
 from convene.api.routes import Router
@@ -44,6 +45,7 @@ from convene.serving.catalog import Catalog
 from convene.serving.doors import make_first_link
 from convene.serving.embedding import Embedder
 from convene.serving.gates import ClosedGate, LocalGate
+from convene.serving.images import ImageDesk
 from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
 from convene.serving.limit_desk import LimitReader
 from convene.serving.replays import Replays
@@ -155,6 +157,7 @@ class App:
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self._embedder = Embedder(catalog, admission or Open(), clock)
+        self._draughtsman = ImageDesk(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
@@ -163,6 +166,8 @@ class App:
         endpoints = Endpoints(
             chat=Idempotent(chats, self._kept_answers, kept_max),
             embeddings=Idempotent(EmbeddingRequests(self._embedder), self._kept_answers, kept_max),
+            make_images=Idempotent(ImageRequests(self._draughtsman, clock.now), self._kept_answers, kept_max),
+            make_image=Idempotent(ImageRequests(self._draughtsman, clock.now, 1000), self._kept_answers, kept_max),
             list_models=models.list_all,
             show_model=models.show,
             **self._readers(),
@@ -241,7 +246,7 @@ class App:
 
             killed = self._resume_runs(ring)
             self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals, killed)
-            self._turns.admission = self._embedder.admission = self.books.books
+            self._turns.admission = self._embedder.admission = self._draughtsman.admission = self.books.books
         self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
         self._kept_answers.replays = self._replays
         self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))

@@ -222,7 +222,7 @@ def allowance_of(plan: Plan) -> Allowance:
 
 def terms_of(config: Config, name: str, upstream: str) -> Terms:
     """Return the terms of the deployment `name` on `upstream`."""
-    model, host = config.models.get(name), config.upstreams.get(upstream)
+    model, host = config.models.get(name) or config.images.get(name), config.upstreams.get(upstream)
     plans = plans_of(config.plans)
     price = config.prices.get((model.price if model else "") or name)
     terms = Terms(price=FREE if price is None else price_of(price, config.currency))

@@ -15,6 +15,7 @@ import msgspec
 
 from convene.app_agent import agentic_terms
 from convene.app_books import terms_of
+from convene.app_images import image_models
 from convene.config import ConfigError
 from convene.engine.base import EMBEDDING_SETTINGS, EngineSettings, FetchSettings
 from convene.engine.catalogue import find_open_model
@@ -170,6 +171,7 @@ class Deployments:
             for name, model in self._scripted.items()
             if name not in configured
         ]
+        found += image_models(self._config, self._clock, self._client)
         return [self._on_terms(deployment) for deployment in found]
 
     def _on_terms(self, deployment: Deployment) -> Deployment:

@@ -5,6 +5,7 @@
     cli_keys.py  keys create, list, rotate, revoke        cli_models.py  models list, pull, rm
     cli_usage.py  usage, limits, export                   cli_upkeep.py  reconcile, backup
     cli_runs.py  runs list, show, cancel, sessions list, show, delete
+    cli_image.py image
     cli_chat.py  chat        cli_doctor.py  doctor        cli_output.py  how all of them speak
 
 Data goes to stdout, talk to stderr; exit codes are 0, 1 (it failed) and 2 (it was asked wrongly). Not here: what a
@@ -28,6 +29,7 @@ from convene.app_serve import serve as serve_app
 from convene.app_workers import serve_workers
 from convene.cli_chat import chat
 from convene.cli_doctor import doctor
+from convene.cli_image import image
 from convene.cli_keys import keys
 from convene.cli_models import models
 from convene.cli_output import AskedWrongly, Stop, Verbs, configured, json_option, put, put_json, put_table, say
@@ -49,7 +51,7 @@ _EPILOG = "Begin with `convene serve`. `convene help VERB` shows examples of a v
 @click.group(
     cls=Verbs,
     epilog=_EPILOG,
-    commands=[keys, users, models, runs, sessions, usage, limits, export, reconcile, backup, chat, doctor],
+    commands=[keys, users, models, runs, sessions, usage, limits, export, reconcile, backup, chat, image, doctor],
 )
 @click.version_option(__version__, prog_name="convene", message="%(prog)s %(version)s")
 def main() -> None:

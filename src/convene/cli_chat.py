@@ -104,19 +104,32 @@ def stream(server: Server, messages: list[dict[str, str]]) -> Iterator[Delta]:
     Raises:
         Stop: the server cannot be reached, refuses, or breaks off; the message says the next step.
     """
+    body = {"model": server.model, "messages": messages, "stream": True}
+    with asked(server, "/chat/completions", body, "text/event-stream") as response:
+        yield from deltas(response)
+
+
+@contextlib.contextmanager
+def asked(
+    server: Server, path: str, body: dict[str, Any], accept: str, silence_s: float = _SILENCE_S
+) -> Iterator[http.client.HTTPResponse]:
+    """Post and lend the answer of a success.
+
+    Raises:
+        Stop: the server cannot be reached, refuses, or breaks off; the message says the next step.
+    """
     parts = urlsplit(server.url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    body = msgspec.json.encode({"model": server.model, "messages": messages, "stream": True})
-    headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+    headers = {"Content-Type": "application/json", "Accept": accept}
     headers |= {"Authorization": f"Bearer {server.key}"} if server.key else {}
     headers |= {"x-session-id": server.session} if server.session else {}
-    with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=_SILENCE_S)) as connection:
+    with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=silence_s)) as connection:
         try:
-            connection.request("POST", f"{parts.path}/chat/completions", body, headers)
+            connection.request("POST", f"{parts.path}{path}", msgspec.json.encode(body), headers)
             response = connection.getresponse()
             if response.status != http.client.OK:
                 raise refusal(server, response.status, response.read(_ERROR_BYTES_MAX))
-            yield from deltas(response)
+            yield response
         except ConnectionRefusedError as error:
             raise Stop(
                 f"nothing answers at {server.url}; start a server with `convene serve`, or give --url"

@@ -25,6 +25,7 @@ import msgspec
 from convene.config_agentic import AgenticSettings
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, PageSettings, fault_of
+from convene.config_images import Images
 from convene.config_mcp import Mcp, mcp_fault
 from convene.config_runs import Runs, Sessions
 from convene.config_search import Brave, Metasearch, Search, Searxng, Tavily, search_faults
@@ -55,6 +56,7 @@ __all__ = [
     "EgressSettings",
     "Engine",
     "Idempotency",
+    "Images",
     "Limits",
     "Mcp",
     "Metasearch",
@@ -248,6 +250,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     sessions: Sessions = Sessions()
     upstreams: dict[str, Upstream] = msgspec.field(default_factory=dict)
     models: dict[str, Model] = msgspec.field(default_factory=dict)
+    images: dict[str, Images] = msgspec.field(default_factory=dict)
     mcp: dict[str, Mcp] = msgspec.field(default_factory=dict)
     plans: dict[str, Plan] = msgspec.field(default_factory=dict)
     prices: dict[str, Price] = msgspec.field(default_factory=dict)
@@ -304,7 +307,7 @@ _SCHEMA = Schema(
         "runs": Runs,
         "sessions": Sessions,
     },
-    {"upstreams": Upstream, "models": Model, "mcp": Mcp, "plans": Plan, "prices": Price},
+    {"upstreams": Upstream, "models": Model, "images": Images, "mcp": Mcp, "plans": Plan, "prices": Price},
 )
 _BUILT_IN_UPSTREAMS = frozenset({"engine", "scripted"})
 _KEY_NAMES = ("CONVENE_API_KEY", "ASI1_API_KEY", "ASI_ONE_API_KEY", "ASI_API_KEY", "ASIONE_API_KEY", "ASI_LLM_KEY")
@@ -462,16 +465,28 @@ def _check(config: Config) -> None:
                 raise _fault(config, ("models", name, "upstream"), message)
         _check_terms(config, name, model)
 
+    _check_images(config)
 
-def _check_terms(config: Config, name: str, model: Model) -> None:
+
+def _check_images(config: Config) -> None:
+    for name, images in config.images.items():
+        if not _is_web_root(images.base_url):
+            raise _fault(config, ("images", name, "base_url"), "must be an absolute http:// or https:// address")
+        if (images.kind == "comfyui") != bool(images.workflow):
+            message = "is for kind comfyui, which needs it: a workflow saved in API form"
+            raise _fault(config, ("images", name, "workflow"), message)
+        _check_terms(config, name, images, "images")
+
+
+def _check_terms(config: Config, name: str, model: Model | Images, table: str = "models") -> None:
     for setting in ("limits", "limits_per_key"):
         wanted = getattr(model, setting)
         if wanted and wanted not in (known := plans_of(config.plans)):
             message = f"names {wanted!r}, which is not one of: {', '.join(sorted(known))}"
-            raise _fault(config, ("models", name, setting), message)
+            raise _fault(config, (table, name, setting), message)
     if model.price and model.price not in config.prices:
         message = f"names {model.price!r}, which is not one of: {', '.join(sorted(config.prices)) or 'none'}"
-        raise _fault(config, ("models", name, "price"), message)
+        raise _fault(config, (table, name, "price"), message)
 
 
 def _check_egress(config: Config) -> None:

@@ -431,7 +431,7 @@ async def test_a_reply_that_is_not_what_it_should_be_is_a_failure_and_nothing_wo
 async def test_a_huge_reply_is_not_read_to_its_end(make: Any, api: Api, client: HttpClient) -> None:  # noqa: ANN401 -- one of three makers
     api.raw = b'{"type": "search", "results": [' + b" " * 3_000_000 + b"]}"
 
-    assert "ProtocolBroken" in (await failure(make(api, client))).reason
+    assert "Oversized" in (await failure(make(api, client))).reason
 
 
 @ENGINES

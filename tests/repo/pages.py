@@ -45,6 +45,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "sessions": config.Sessions,
     "upstreams": config.Upstream,
     "models": config.Model,
+    "images": config.Images,
     "mcp": config.Mcp,
     "plans": config.Plan,
     "prices": config.Price,

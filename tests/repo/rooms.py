@@ -23,6 +23,7 @@ SEES_ALL: Final = frozenset(
             "app_books",
             "app_egress",
             "app_mcp",
+            "app_images",
             "app_metrics",
             "app_models",
             "app_search",

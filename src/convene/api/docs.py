@@ -46,6 +46,7 @@ PAGES: Final = (
     Page("server-tools", "Use", "What the server itself may call: MCP servers, what of them is offered, labels."),
     Page("structured-output", "Use", "Answers that follow a JSON schema."),
     Page("embeddings", "Use", "Texts to vectors."),
+    Page("images", "Use", "Texts to pictures: who draws them, what to send, both forms of the reply."),
     Page("limits", "Use", "What is limited, what answers say of it, refusals, what is billed."),
     Page("usage", "Use", "What was used: sums, groups, single requests, exports, checks."),
     Page("agentic", "Use", "The fields ASI:One adds, their shapes, and what this version does with them."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import UNSET
 
@@ -11,6 +11,9 @@ from convene.api.shapes import Model, ModelCapabilities, ModelList
 if TYPE_CHECKING:
     from convene.api.call import Call
     from convene.serving.base import Catalog, ModelCard
+
+
+_KINDS: Final[dict[str, Literal["chat", "embedding", "image"]]] = {"embedding": "embedding", "image": "image"}
 
 
 class Models:
@@ -35,7 +38,7 @@ def model_of(card: ModelCard) -> Model:
         id=card.id,
         created=card.created,
         owned_by=card.owned_by,
-        kind="embedding" if card.kind == "embedding" else "chat",
+        kind=_KINDS.get(card.kind, "chat"),
         alias_of=UNSET if card.alias_of is None else card.alias_of,
         dimensions=UNSET if card.dimensions is None else card.dimensions,
         description=card.notes or UNSET,

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import convene
-from convene.api import shapes, shapes_accounts, shapes_described, shapes_runs, shapes_tools, shapes_usage
+from convene.api import (
+    shapes,
+    shapes_accounts,
+    shapes_described,
+    shapes_images,
+    shapes_runs,
+    shapes_tools,
+    shapes_usage,
+)
 from convene.api.openapi_words import ABOUT, FIELDS, HEADERS, IDEMPOTENCY_HEADER, SESSION_HEADER, STATUSES, TAGS
 from convene.api.shapes import ChatReply, ErrorReply
 from convene.api.table import Endpoints, route_table
@@ -40,7 +48,7 @@ EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
 WITH_QUERY: Final = (400, 503)
-SHAPES: Final = (shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes_runs, shapes)
+SHAPES: Final = (shapes_images, shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes_runs, shapes)
 """Where the types of replies are, the descriptions of frames before what they are made of."""
 MODEL_TAGS: Final = frozenset({"Chat", "Embeddings"})
 OF_MODELS: Final = (404, 429, 502, 503, 504)

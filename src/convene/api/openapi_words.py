@@ -17,6 +17,7 @@ ABOUT: Final = (
 TAGS: Final = (
     ("Chat", "Chat completions."),
     ("Embeddings", "Texts to vectors."),
+    ("Images", "Texts to pictures, in OpenAI's form and in ASI:One's."),
     ("Runs", "Agentic turns while they go on and after; their streams can be taken up again."),
     ("Sessions", "What is remembered between requests with the same `x-session-id`."),
     ("Models", "What is deployed, with its real limits."),
@@ -119,6 +120,22 @@ FIELDS: Final = {
     "EmbeddingBody.encoding_format": "float (default), or base64 of little-endian float32.",
     "EmbeddingBody.dimensions": "Shorten the vectors to so many numbers.",
     "EmbeddingBody.user": "Your name for the end user.",
+    "ImageBody.prompt": "What to draw.",
+    "ImageBody.model": "An image model of `GET /v1/models`; the first one where it names a chat model, or is unset.",
+    "ImageBody.n": "How many pictures.",
+    "ImageBody.size": (
+        "WIDTHxHEIGHT, `auto` or empty: 256x256, 512x512, 1024x1024, 1024x1536, 1536x1024, 1024x1792, 1792x1024, "
+        "as far as the model makes them."
+    ),
+    "ImageBody.response_format": "b64_json (default), or url: a data URL in `data[].url`.",
+    "ImageBody.output_format": "png, jpeg or webp; unset: as the model gives it.",
+    "ImageBody.seed": "The same seed draws the same picture, where the model can.",
+    "ImageBody.background": "transparent, opaque or auto, where the model can.",
+    "ImageBody.quality": "Passed to the model's host.",
+    "ImageBody.style": "Passed to the model's host.",
+    "ImageBody.negative_prompt": "What is not to be in the picture, where the model can.",
+    "ImageBody.user": "Your name for the end user.",
+    "ImageBody.stream": "Only false: pictures come whole.",
     "ChatReply.id": "Begins with `chatcmpl-`.",
     "ChatReply.created": "Unix seconds.",
     "ChatReply.model": "As it was asked for.",

@@ -397,7 +397,7 @@ class Model(msgspec.Struct):
     created: int
     owned_by: str
     object: Literal["model"] = "model"
-    kind: Literal["chat", "embedding"] = "chat"
+    kind: Literal["chat", "embedding", "image"] = "chat"
     alias_of: str | UnsetType = UNSET
     context_window: int | None = None
     max_output_tokens: int | None = None

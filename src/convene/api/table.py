@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from convene.api import shapes, shapes_tools, shapes_usage, usage
+from convene.api import shapes, shapes_images, shapes_tools, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 from convene.api.table_accounts import account_routes
@@ -19,6 +19,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
 
     chat: Endpoint
     embeddings: Endpoint
+    make_images: Endpoint
+    make_image: Endpoint
     list_models: Endpoint
     show_model: Endpoint
     list_tools: Endpoint
@@ -83,6 +85,22 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             gives=shapes.EmbeddingReply,
             repeatable=True,
             tag="Embeddings",
+        ),
+        *(
+            Route(
+                method="POST",
+                path=path,
+                endpoint=endpoint,
+                summary=f"Draw pictures, in {whose} form",
+                takes=shapes_images.ImageBody,
+                gives=shapes_images.ImageReply,
+                repeatable=True,
+                tag="Images",
+            )
+            for path, endpoint, whose in (
+                ("/v1/images/generations", to.make_images, "OpenAI's"),
+                ("/v1/image/generate", to.make_image, "ASI:One's"),
+            )
         ),
         Route(
             method="GET",

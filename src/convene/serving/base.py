@@ -168,6 +168,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     notes: str = ""
     capabilities: Capabilities | None = None
     dimensions: int | None = None
+    sizes: tuple[str, ...] = ()
+    """Of an image model that makes only these."""
 
 
 class Catalog(Protocol):

@@ -12,6 +12,7 @@ import msgspec
 
 from convene.errors import NotFound
 from convene.providers.base import ChatModel, EmbeddingModel, Generation
+from convene.providers.base_images import ImageModel
 from convene.serving.base import ModelCard, Principal
 from convene.serving.terms import AGENTIC, PLAIN, AgenticTerms, Terms
 from convene.usage import Usage
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
+ANY_IMAGE = "asi1"
+"""How the names of ASI:One's models begin."""
 Tally = Callable[[Generation, str], Awaitable[Usage]]
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
-    """One model as deployed: its card and exactly one of `chat` and `embedding`."""
+    """One model as deployed: its card and exactly one of `chat`, `embedding` and `image`."""
 
     card: ModelCard
     chat: ChatModel | None = None
     embedding: EmbeddingModel | None = None
+    image: ImageModel | None = None
     terms: Terms = PLAIN
     tally: Tally | None = None
     """Counts what was cut off by the model's own tokenizer, where one is at hand; else it is estimated."""
@@ -36,7 +40,7 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
 
     def ready(self) -> str | None:
         """Return None if it can serve, else why not."""
-        model = self.chat if self.chat is not None else self.embedding
+        model = self.chat or self.embedding or self.image
         return "not deployed" if model is None else model.ready()
 
 
@@ -55,6 +59,14 @@ class EmbeddingDeployment(msgspec.Struct, frozen=True):
 
     card: ModelCard
     embedding: EmbeddingModel
+    terms: Terms
+
+
+class ImageDeployment(msgspec.Struct, frozen=True):
+    """A deployment that makes pictures."""
+
+    card: ModelCard
+    image: ImageModel
     terms: Terms
 
 
@@ -79,12 +91,16 @@ class Catalog:
             for name, one in deployed
             if one.embedding is not None
         }
+        self._images = {
+            name: ImageDeployment(one.card, one.image, one.terms) for name, one in deployed if one.image is not None
+        }
 
     def chat(self, name: str, principal: Principal) -> ChatDeployment:
         """Return the chat model behind a name or alias. Raises `NotFound`."""
         found = self._chats.get(self._find(name, principal).card.id)
         if found is None:
-            raise _not_found(f"The model '{name}' makes embeddings, not chat completions.")
+            kind = "embeddings" if self._find(name, principal).embedding is not None else "pictures"
+            raise _not_found(f"The model '{name}' makes {kind}, not chat completions.")
         return found
 
     def embedding(self, name: str, principal: Principal) -> EmbeddingDeployment:
@@ -92,6 +108,26 @@ class Catalog:
         found = self._embeddings.get(self._find(name, principal).card.id)
         if found is None:
             raise _not_found(f"The model '{name}' does not make embeddings.")
+        return found
+
+    def image(self, name: str, principal: Principal) -> ImageDeployment:
+        """Return the image model behind a name or alias. Raises `NotFound`.
+
+        No name, a name of ASI:One's and a chat model's mean the first image model: ASI:One's clients ask `asi1-mini`
+        for pictures (IMAGE-02), whether or not this server has a model of that name.
+        """
+        if not self._images:
+            raise _not_found(
+                "There is no image model here: the operator names one in [images.NAME], with kind and base_url."
+            )
+        deployment = None
+        if name in self._by_name or not name.startswith(ANY_IMAGE):
+            deployment = self._find(name, principal)
+        found = None if deployment is None else self._images.get(deployment.card.id)
+        if found is None and (deployment is None or deployment.chat is not None):
+            found = next((one for one in self._images.values() if _allowed(one.card, principal)), None)
+        if found is None:
+            raise _not_found(f"The model '{name}' makes no pictures.")
         return found
 
     def terms(self) -> dict[str, Terms]:

@@ -1,0 +1,73 @@
+"""The face of pictures: what `api/` and tools know of the use case behind them (`images.py`)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from convene.providers.base_images import ImageFormat, ImageProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from convene.serving.base import Outcome, Principal
+
+__all__ = ["Drawn", "ImageDesk", "ImageFormat", "ImageProgress", "ImageRequest", "Picture"]
+
+
+class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Pictures as asked for, HTTP taken off."""
+
+    model: str
+    prompt: str
+    size: str = "auto"
+    """`WIDTHxHEIGHT`, `auto` or empty."""
+    count: int = 1
+    seed: int | None = None
+    output_format: ImageFormat | None = None
+    """None: as the model gives them."""
+    background: str = "auto"
+    quality: str | None = None
+    style: str | None = None
+    negative_prompt: str = ""
+    user: str | None = None
+    request_id: str = ""
+    extra: dict[str, object] = {}
+
+
+class Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished picture."""
+
+    data: bytes
+    format: ImageFormat
+    width: int
+    height: int
+    seed: int | None = None
+    revised_prompt: str | None = None
+
+    @property
+    def media_type(self) -> str:
+        """As HTTP calls it."""
+        return f"image/{self.format}"
+
+
+class Drawn(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a request."""
+
+    pictures: tuple[Picture, ...]
+    model: str
+
+
+class ImageDesk(Protocol):
+    """Answers requests for pictures."""
+
+    async def draw(
+        self,
+        request: ImageRequest,
+        principal: Principal,
+        outcome: Outcome,
+        progress: Callable[[ImageProgress], None] = ...,
+    ) -> Drawn:
+        """Return the pictures, filling `outcome`. Raises `NotFound`, `BadRequest`, `Refused` or `UpstreamFault`."""
+        ...

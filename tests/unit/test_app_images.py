@@ -1,0 +1,90 @@
+"""Which image models a configuration makes, and what of it is refused."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from convene.app_images import image_models
+from convene.config import Config, ConfigError, Images, Secret, load
+from convene.errors import NotFound
+from convene.providers.images_a1111 import A1111Images
+from convene.providers.images_comfy import ComfyImages
+from convene.providers.images_openai import OpenAIImages
+from convene.serving.base import Principal
+from convene.serving.catalog import Catalog
+from fakes import FakeClock
+from process.test_image_hosts import WORKFLOW
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WHO = Principal(key_id="k", owner="o")
+URL = "http://images.test:7860"
+
+
+def models(**images: Images) -> list[Any]:
+    nobody: Any = None  # nothing is asked
+    return image_models(Config(images=images), FakeClock(), lambda _: nobody)
+
+
+def test_each_kind_is_made_by_its_own_class(tmp_path: Path) -> None:
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text(json.dumps(WORKFLOW))
+    found = models(
+        a=Images(base_url=f"{URL}/v1"),
+        b=Images(kind="automatic1111", base_url=URL),
+        c=Images(kind="comfyui", base_url=URL, workflow=str(workflow)),
+    )
+    assert [type(one.image) for one in found] == [OpenAIImages, A1111Images, ComfyImages]
+    assert [(one.card.id, one.card.kind) for one in found] == [("a", "image"), ("b", "image"), ("c", "image")]
+
+
+def test_a_key_does_not_show() -> None:
+    [found] = models(a=Images(base_url=URL, api_key=Secret("sk-hidden-123")))
+    assert "sk-hidden-123" not in repr(found)
+
+
+@pytest.mark.parametrize("text", ["", "no JSON", '{"nodes": []}'])
+def test_a_workflow_that_does_not_fit_names_the_setting(tmp_path: Path, text: str) -> None:
+    workflow = tmp_path / "workflow.json"
+    if text:
+        workflow.write_text(text)
+    with pytest.raises(ConfigError, match=r"images\.c\.workflow"):
+        models(c=Images(kind="comfyui", base_url=URL, workflow=str(workflow)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("base_url = 'nowhere'", "images.a.base_url must be an absolute"),
+        (f"base_url = '{URL}'\nkind = 'comfyui'", "images.a.workflow is for kind comfyui"),
+        (f"base_url = '{URL}'\nworkflow = 'w.json'", "images.a.workflow is for kind comfyui"),
+        (f"base_url = '{URL}'\nlimits = 'nobody'", "images.a.limits names 'nobody'"),
+        (f"base_url = '{URL}'\nprice = 'dear'", "images.a.price names 'dear'"),
+        (f"base_url = '{URL}'\nkind = 'crayons'", "images.a.kind"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(tmp_path: Path, lines: str, words: str) -> None:
+    (tmp_path / "convene.toml").write_text(f"[images.a]\n{lines}\n")
+    with pytest.raises(ConfigError, match=words.replace(".", r"\.")):
+        load({}, {"HOME": str(tmp_path)}, tmp_path)
+
+
+def test_the_first_image_model_draws_for_names_of_asi_one_and_only_for_whom_it_may() -> None:
+    catalog = Catalog(models(a=Images(base_url=URL, aliases=("brush",)), b=Images(base_url=URL)))
+    assert catalog.image("asi1-mini", WHO).card.id == "a"
+    assert catalog.image("brush", WHO).card.id == "a"
+    assert catalog.image("b", WHO).card.id == "b"
+    only_b = Principal(key_id="k", owner="o", models=("b",))
+    assert catalog.image("asi1", only_b).card.id == "b"
+    for name, who in (("a", only_b), ("brush", only_b), ("nobody", WHO)):
+        with pytest.raises(NotFound):
+            catalog.image(name, who)
+
+
+def test_where_nothing_draws_the_setting_is_named() -> None:
+    with pytest.raises(NotFound, match=r"\[images\.NAME\]"):
+        Catalog(()).image("asi1", WHO)
