@@ -22,7 +22,6 @@ from convene.api.embeddings import EmbeddingRequests
 from convene.api.front import Front, Lifespan
 from convene.api.health import Health
 from convene.api.idempotency import Idempotent
-from convene.api.images import ImageRequests
 from convene.api.metrics import Metrics, MetricsPage
 from convene.api.models import Models
 from convene.api.routes import Router
@@ -33,6 +32,7 @@ from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent
 from convene.app_books import BookRoom, allowances_of, open_store
+from convene.app_images import image_endpoints, image_links
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
 from convene.app_runs import RunParts
@@ -157,17 +157,16 @@ class App:
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self._embedder = Embedder(catalog, admission or Open(), clock)
-        self._draughtsman = ImageDesk(catalog, admission or Open(), clock)
+        self._draughtsman, self._links = ImageDesk(catalog, admission or Open(), clock), image_links(config, clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
         chats = ChatCompletions(self._turns, streams, config.agentic.tool_calls_shape)
-        self.accounts, kept_max = AccountParts(config, clock), config.idempotency.answer_bytes_max
+        self.accounts = AccountParts(config, clock)
         endpoints = Endpoints(
-            chat=Idempotent(chats, self._kept_answers, kept_max),
-            embeddings=Idempotent(EmbeddingRequests(self._embedder), self._kept_answers, kept_max),
-            make_images=Idempotent(ImageRequests(self._draughtsman, clock.now), self._kept_answers, kept_max),
-            make_image=Idempotent(ImageRequests(self._draughtsman, clock.now, 1000), self._kept_answers, kept_max),
+            chat=self._once(chats),
+            embeddings=self._once(EmbeddingRequests(self._embedder)),
+            **image_endpoints(self._draughtsman, self._links, clock, self._once),
             list_models=models.list_all,
             show_model=models.show,
             **self._readers(),
@@ -206,6 +205,10 @@ class App:
     def ledger(self) -> Ledger:
         """The books of the store that is open now."""
         return self._store.ledger
+
+    def _once(self, endpoint: Endpoint) -> Endpoint:
+        """Return an endpoint that knows `Idempotency-Key`."""
+        return Idempotent(endpoint, self._kept_answers, self._config.idempotency.answer_bytes_max)
 
     def _readers(self) -> dict[str, Endpoint]:
         """Return the endpoints that read the books, the counters and the box of tools."""
@@ -250,6 +253,7 @@ class App:
         self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
         self._kept_answers.replays = self._replays
         self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))
+        self.keep(asyncio.create_task(self._links.sweep(), name="expired pictures"))
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
         self.tools.start()

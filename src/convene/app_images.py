@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from convene.api.images import ImageFiles, ImageRequests
 from convene.config import ConfigError
 from convene.http.base import Timeouts
 from convene.http.client import ClientOptions
@@ -19,13 +20,17 @@ from convene.providers.images_host import ImageHostSettings
 from convene.providers.images_openai import OpenAIImages
 from convene.serving.base import ModelCard
 from convene.serving.catalog import Deployment
+from convene.serving.image_links import ImageLinks
+from convene.store.picture_files import PictureFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convene.api.routes import Endpoint
     from convene.clock import Clock
     from convene.config import Config, Images
     from convene.http.base import Client
+    from convene.serving.images import ImageDesk
 
 
 def image_models(config: Config, clock: Clock, client: Callable[[ClientOptions], Client]) -> list[Deployment]:
@@ -47,6 +52,25 @@ def image_models(config: Config, clock: Clock, client: Callable[[ClientOptions],
         )
         found.append(Deployment(card=card, image=model))
     return found
+
+
+def image_links(config: Config, clock: Clock) -> ImageLinks:
+    """Return the links to pictures, which are kept in the data folder."""
+    host = "127.0.0.1" if config.host in ("", "0.0.0.0", "::") else config.host  # noqa: S104 -- compared, not bound
+    base_url = (config.public_url or f"http://{host}:{config.port}").rstrip("/")
+    files = PictureFiles(config.data_dir / "images", clock)
+    return ImageLinks(files, clock, base_url, config.image_link_hours * 3600)
+
+
+def image_endpoints(
+    desk: ImageDesk, links: ImageLinks, clock: Clock, once: Callable[[Endpoint], Endpoint]
+) -> dict[str, Endpoint]:
+    """Return the endpoints of pictures; `once` makes one know `Idempotency-Key`."""
+    return {
+        "make_images": once(ImageRequests(desk, links, clock.now)),
+        "make_image": once(ImageRequests(desk, links, clock.now, 1000)),
+        "show_image": ImageFiles(links),
+    }
 
 
 def _model(name: str, wanted: Images, clock: Clock, client: Client) -> OpenAIImages | A1111Images | ComfyImages:

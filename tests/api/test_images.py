@@ -70,12 +70,20 @@ async def test_asi_ones_request_gets_both_shapes_at_once(draws: Any) -> None:  #
     assert opened(body["images"][0]["url"]).size == opened(body["data"][0]["b64_json"]).size == (1024, 1024)
 
 
-async def test_openais_path_counts_seconds_and_gives_an_address_when_asked_for_one(draws: Any) -> None:  # noqa: ANN401
-    async with draws() as served:
-        body = (await post(served, response_format="url")).json()
+async def test_openais_path_counts_seconds_and_gives_a_link_when_asked_for_one(draws: Any) -> None:  # noqa: ANN401
+    async with draws(public_url="https://convene.test") as served:
+        body = (await post(served, response_format="url", size="256x256")).json()
+        link = body["data"][0]["url"]
+        assert link == body["images"][0]["url"]
+        path = link.removeprefix("https://convene.test")
+        shown = await served.http.get(path)
+        changed = await served.http.get(path[:-1] + ("0" if path[-1] != "0" else "1"))
     assert 10**9 < body["created"] < 10**11
-    assert body["data"][0]["url"].startswith("data:image/png;base64,")
     assert "b64_json" not in body["data"][0]
+    assert (shown.status_code, shown.headers["content-type"]) == (200, "image/png")
+    assert shown.headers["x-content-type-options"] == "nosniff"
+    assert Image.open(io.BytesIO(shown.content)).size == (256, 256)
+    assert changed.status_code == 404
 
 
 @pytest.mark.req("IMAGE-03", "IMAGE-04", "IMAGE-05")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec import UNSET
 
 from convene.api.json_body import read_object, read_shape
+from convene.api.query import Query
 from convene.api.shapes_images import ImageAddress, ImageBody, ImageItem, ImageReply
 from convene.serving.base import Outcome
 from convene.serving.base_images import ImageRequest
@@ -16,8 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from convene.api.call import Call
-    from convene.serving.base_images import ImageDesk, Picture
+    from convene.api.problems import Header
+    from convene.serving.base_images import ImageDesk, ImageLinks, Picture
 
+EXPIRES_MAX: Final = 1 << 40
+KEPT: Final[tuple[Header, ...]] = (
+    (b"cache-control", b"private, max-age=3600, immutable"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'"),
+)
+"""A picture never changes, and is never taken for anything else."""
 DEFAULT_MODEL: Final = "asi1-mini"
 """What ASI:One draws with when nothing is said (IMAGE-02)."""
 KNOWN: Final = frozenset(ImageBody.__struct_fields__)
@@ -26,9 +35,10 @@ KNOWN: Final = frozenset(ImageBody.__struct_fields__)
 class ImageRequests:
     """One of the two endpoints."""
 
-    def __init__(self, desk: ImageDesk, now: Callable[[], float], per_second: int = 1) -> None:
+    def __init__(self, desk: ImageDesk, links: ImageLinks, now: Callable[[], float], per_second: int = 1) -> None:
         """`per_second`: in what `created` counts, 1 or 1000."""
         self._desk = desk
+        self._links = links
         self._now = now
         self._per_second = per_second
 
@@ -58,9 +68,9 @@ class ImageRequests:
         items, addresses = [], []
         for picture in drawn.pictures:
             text = base64.b64encode(picture.data).decode()
-            address = f"data:{picture.media_type};base64,{text}"
-            items.append(_item(picture, text, address, as_url=as_url))
-            addresses.append(ImageAddress(address))
+            link = await self._links.shelve(picture) if as_url else ""
+            items.append(_item(picture, text, link))
+            addresses.append(ImageAddress(link or f"data:{picture.media_type};base64,{text}"))
         first = drawn.pictures[0]
         await call.reply_json(
             ImageReply(
@@ -73,8 +83,22 @@ class ImageRequests:
         )
 
 
-def _item(picture: Picture, text: str, address: str, *, as_url: bool) -> ImageItem:
+def _item(picture: Picture, text: str, link: str) -> ImageItem:
     revised = picture.revised_prompt if picture.revised_prompt is not None else UNSET
-    if as_url:
-        return ImageItem(url=address, revised_prompt=revised)
+    if link:
+        return ImageItem(url=link, revised_prompt=revised)
     return ImageItem(b64_json=text, revised_prompt=revised)
+
+
+class ImageFiles:
+    """`GET /v1/images/files/{file}`: a picture by a signed link, without a key."""
+
+    def __init__(self, links: ImageLinks) -> None:
+        self._links = links
+
+    async def __call__(self, call: Call) -> None:
+        """Answer one request. Raises `NotFound`."""
+        query = Query.of(call)
+        expires = query.number("expires", 0, 0, EXPIRES_MAX)
+        data, media_type = await self._links.fetch(call.params["file"], expires, query.text("signature", 128) or "")
+        await call.reply(200, data, media_type.encode(), list(KEPT))

@@ -127,7 +127,7 @@ FIELDS: Final = {
         "WIDTHxHEIGHT, `auto` or empty: 256x256, 512x512, 1024x1024, 1024x1536, 1536x1024, 1024x1792, 1792x1024, "
         "as far as the model makes them."
     ),
-    "ImageBody.response_format": "b64_json (default), or url: a data URL in `data[].url`.",
+    "ImageBody.response_format": "b64_json (default), or url: a link in `data[].url` that is good for some hours.",
     "ImageBody.output_format": "png, jpeg or webp; unset: as the model gives it.",
     "ImageBody.seed": "The same seed draws the same picture, where the model can.",
     "ImageBody.background": "transparent, opaque or auto, where the model can.",

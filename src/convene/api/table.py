@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import msgspec
 
-from convene.api import shapes, shapes_images, shapes_tools, shapes_usage, usage
+from convene.api import shapes, shapes_tools, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 from convene.api.table_accounts import account_routes
+from convene.api.table_images import image_routes
 from convene.api.table_runs import run_routes
 
 
@@ -21,6 +22,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: Endpoint
     make_images: Endpoint
     make_image: Endpoint
+    show_image: Endpoint
     list_models: Endpoint
     show_model: Endpoint
     list_tools: Endpoint
@@ -86,22 +88,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
             repeatable=True,
             tag="Embeddings",
         ),
-        *(
-            Route(
-                method="POST",
-                path=path,
-                endpoint=endpoint,
-                summary=f"Draw pictures, in {whose} form",
-                takes=shapes_images.ImageBody,
-                gives=shapes_images.ImageReply,
-                repeatable=True,
-                tag="Images",
-            )
-            for path, endpoint, whose in (
-                ("/v1/images/generations", to.make_images, "OpenAI's"),
-                ("/v1/image/generate", to.make_image, "ASI:One's"),
-            )
-        ),
+        *image_routes(to),
         Route(
             method="GET",
             path="/v1/models",

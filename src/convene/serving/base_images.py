@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from convene.serving.base import Outcome, Principal
 
-__all__ = ["Drawn", "ImageDesk", "ImageFormat", "ImageProgress", "ImageRequest", "Picture"]
+__all__ = ["Drawn", "ImageDesk", "ImageFormat", "ImageLinks", "ImageProgress", "ImageRequest", "Picture"]
 
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +57,18 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True):
 
     pictures: tuple[Picture, ...]
     model: str
+
+
+class ImageLinks(Protocol):
+    """Links to pictures, good for a stated time (`image_links.py`)."""
+
+    async def shelve(self, picture: Picture) -> str:
+        """Keep a picture and return a link to it. Raises `StoreFault`."""
+        ...
+
+    async def fetch(self, name: str, expires: int, signature: str) -> tuple[bytes, str]:
+        """Return a picture and its media type. Raises `NotFound` and `StoreFault`."""
+        ...
 
 
 class ImageDesk(Protocol):
