@@ -32,7 +32,7 @@ from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent
 from convene.app_books import BookRoom, allowances_of, open_store
-from convene.app_images import image_endpoints, image_links
+from convene.app_images import DrawParts, image_endpoints, image_links
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
 from convene.app_runs import RunParts
@@ -152,17 +152,20 @@ class App:
         self.catalog = catalog = Catalog(self.deployments.all)
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
-        self.tools = ToolRoom.open(config, clock, connect, () if tools is None else (tools,))
+        self.accounts = AccountParts(config, clock)
+        draws = DrawParts(config, self.accounts.holder)
+        more = (*((draws,) if config.images else ()), *(() if tools is None else (tools,)))
+        self.tools = ToolRoom.open(config, clock, connect, more)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._draughtsman, self._links = ImageDesk(catalog, admission or Open(), clock), image_links(config, clock)
+        draws.open(self._draughtsman, self._links)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
         chats = ChatCompletions(self._turns, streams, config.agentic.tool_calls_shape)
-        self.accounts = AccountParts(config, clock)
         endpoints = Endpoints(
             chat=self._once(chats),
             embeddings=self._once(EmbeddingRequests(self._embedder)),

@@ -16,7 +16,7 @@ from convene.app_books import allowances_by_plan
 from convene.serving.accounts import People
 from convene.serving.doors import Doors
 from convene.serving.key_desk import KeyDesk
-from convene.serving.keyring import KeyRing
+from convene.serving.keyring import LOCAL, KeyRing
 from convene.serving.passwords import Passwords
 from convene.store.memory import MemoryStore
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convene.api.routes import Endpoint, Route
     from convene.clock import Clock
     from convene.config import Config
+    from convene.serving.base import Principal
     from convene.store.base import Store
 
 
@@ -50,6 +51,10 @@ class AccountParts:
         self._store = store
         self.ring = KeyRing(store.keys, self._clock, store.accounts, self._config.default_plan)
         return self.ring
+
+    async def holder(self, key_id: str) -> Principal | None:
+        """Return who is behind a key that is valid now; where nobody is asked, everybody is. Raises `StoreFault`."""
+        return LOCAL if self._config.auth == "none" else await self.ring.holder(key_id)
 
     def routes(self) -> tuple[Route, ...]:
         """Return the routes of the form; where nobody is asked who they are there is none."""

@@ -12,25 +12,33 @@ import msgspec
 
 from convene.api.images import ImageFiles, ImageRequests
 from convene.config import ConfigError
+from convene.errors import Failed
 from convene.http.base import Timeouts
 from convene.http.client import ClientOptions
 from convene.providers.images_a1111 import A1111Images, A1111Settings
 from convene.providers.images_comfy import ComfyImages, WorkflowUnfit
 from convene.providers.images_host import ImageHostSettings
 from convene.providers.images_openai import OpenAIImages
-from convene.serving.base import ModelCard
-from convene.serving.catalog import Deployment
+from convene.serving.base import ModelCard, Outcome
+from convene.serving.base_images import ImageRequest
+from convene.serving.catalog import ANY_IMAGE, Deployment
 from convene.serving.image_links import ImageLinks
+from convene.serving.images import SIZES
 from convene.store.picture_files import PictureFiles
+from convene.tools.image import Drawing, GenerateImage, Wish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from convene.api.routes import Endpoint
     from convene.clock import Clock
     from convene.config import Config, Images
+    from convene.events import Noticed
     from convene.http.base import Client
+    from convene.providers.base_images import ImageProgress
+    from convene.serving.base import Principal
     from convene.serving.images import ImageDesk
+    from convene.tools.base import Tool, ToolContext
 
 
 def image_models(config: Config, clock: Clock, client: Callable[[ClientOptions], Client]) -> list[Deployment]:
@@ -60,6 +68,52 @@ def image_links(config: Config, clock: Clock) -> ImageLinks:
     base_url = (config.public_url or f"http://{host}:{config.port}").rstrip("/")
     files = PictureFiles(config.data_dir / "images", clock)
     return ImageLinks(files, clock, base_url, config.image_link_hours * 3600)
+
+
+class DrawParts:
+    """The tool `generate_image` as a box of one, or of none where nothing draws."""
+
+    def __init__(self, config: Config, holder: Callable[[str], Awaitable[Principal | None]]) -> None:
+        """`holder` says who is behind a key. `open` comes before the first use."""
+        self._holder = holder
+        self._desk: ImageDesk | None = None
+        self._links: ImageLinks | None = None
+        longest_s = max((one.total_s for one in config.images.values()), default=0.0)
+        sizes = [f"{width}x{height}" for width, height in SIZES]
+        self._tools: tuple[Tool, ...] = (GenerateImage(self.draw, sizes, longest_s),) if config.images else ()
+
+    def open(self, desk: ImageDesk, links: ImageLinks) -> None:
+        """Take the use case, which is made after the tools."""
+        self._desk, self._links = desk, links
+
+    def tools(self) -> Sequence[Tool]:
+        """Return the tool; see `Toolbox`."""
+        return self._tools
+
+    def notices(self) -> Sequence[Noticed]:
+        """Return nothing: that nothing draws is no news."""
+        return ()
+
+    async def draw(self, wish: Wish, context: ToolContext) -> Drawing:
+        """Draw for the key of a turn (`tools.image.Draw`)."""
+        principal = await self._holder(context.key_id)
+        if self._desk is None or self._links is None or principal is None:
+            raise Failed("Nothing can be drawn for this key.")
+
+        def tell(progress: ImageProgress) -> None:
+            context.progress(f"Drawing: step {progress.done} of {progress.total}")
+
+        request = ImageRequest(model=ANY_IMAGE, prompt=wish.prompt, size=wish.size, request_id=context.run_id)
+        drawn = await self._desk.draw(request, principal, Outcome(), tell)
+        picture = drawn.pictures[0]
+        return Drawing(
+            link=await self._links.shelve(picture),
+            model=drawn.model,
+            width=picture.width,
+            height=picture.height,
+            format=picture.format,
+            seed=picture.seed,
+        )
 
 
 def image_endpoints(

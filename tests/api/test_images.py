@@ -11,11 +11,12 @@ import openai
 import pytest
 from PIL import Image
 
-from convene.config import Images, Plan, Price
+from convene.config import Images, Plan, Price, Scripted
 from image_hosts import ImageHosts, serving_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from api.conftest import Serve, Served
 
@@ -213,3 +214,60 @@ async def test_a_repeat_with_the_same_idempotency_key_is_drawn_once(draws: Any, 
         ]
     assert bodies[0] == bodies[1]
     assert len(hosts.seen["/v1/images/generations"]) == 1
+
+
+@pytest.fixture
+def painted(draws: Any, tmp_path: Path) -> Any:  # noqa: ANN401 -- a fixture's factory
+    """Return a way to serve the chat model `artist`, which has a picture drawn and then shows it."""
+    line = "![a fox in snow]"
+    script = [
+        [{"call": {"name": "generate_image", "args": {"prompt": PROMPT, "size": "256x256"}}}],
+        [{"text": f"Here it is: {line}"}],
+    ]
+    file = tmp_path / "artist.json"
+    file.write_text(json.dumps({"models": [{"name": "artist", "turns": [{"steps": steps} for steps in script]}]}))
+    return lambda kind="openai", **fields: draws(
+        kind, scripted=Scripted(enabled=True, file=str(file)), public_url="https://convene.test", **fields
+    )
+
+
+@pytest.mark.parametrize("kind", ["openai", "automatic1111"])
+async def test_in_a_chat_a_picture_is_drawn_by_the_servers_own_tool_and_booked_by_itself(
+    painted: Any,  # noqa: ANN401 -- a fixture
+    kind: str,
+) -> None:
+    async with painted(kind, prices={"painter": Price(image=0.04)}) as served:
+        reply = (await served.chat(model="artist", messages=[{"role": "user", "content": "Draw a fox."}])).json()
+        [ran] = reply["executable_data"]
+        assert (ran["tool_name"], ran["status"]) == ("generate_image", "done")
+        assert (ran["result"]["width"], ran["result"]["height"]) == (256, 256)
+        link = ran["result"]["link"]
+        shown = await served.http.get(link.removeprefix("https://convene.test"))
+        assert Image.open(io.BytesIO(shown.content)).size == (256, 256)
+        assert served.app.books is not None
+        await served.app.books.books.flush()
+        rows = (await served.http.get("/v1/usage/requests", headers=served.auth)).json()["data"]
+    drawn = next(row for row in rows if row["kind"] == "image")
+    assert (drawn["images"], drawn["cost"]["micros"], drawn["request_id"]) == (1, 40_000, reply["metadata"]["run_id"])
+
+
+async def test_the_tool_is_there_where_something_draws(draws: Any) -> None:  # noqa: ANN401
+    async with draws() as served:
+        assert "generate_image" in await _tools(served)
+
+
+async def test_where_nothing_draws_there_is_no_tool_for_it(served: Served) -> None:
+    assert "generate_image" not in await _tools(served)
+
+
+async def _tools(served: Served) -> set[str]:
+    """Return the names of the server's own tools."""
+    return {tool["name"] for tool in (await served.http.get("/v1/tools", headers=served.auth)).json()["data"]}
+
+
+async def test_a_picture_that_cannot_be_drawn_fails_the_call_and_not_the_turn(painted: Any, hosts: ImageHosts) -> None:  # noqa: ANN401
+    hosts.fails["/v1/images/generations"] = (500, b"{}")
+    async with painted() as served:
+        reply = (await served.chat(model="artist", messages=[{"role": "user", "content": "Draw a fox."}])).json()
+    assert reply["choices"][0]["message"]["content"]
+    assert reply["executable_data"][0]["status"] == "failed"

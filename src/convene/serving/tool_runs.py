@@ -139,6 +139,7 @@ class ToolRuns:
         run = self._run
         context = ToolContext(
             owner=run.job.owner,
+            key_id=run.job.key_id,
             run_id=run.journal.run_id,
             call_id=one.call.id,
             idempotency_key=step.idempotency_key,

@@ -65,6 +65,8 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """Who calls and why: never from the model."""
 
     owner: str
+    key_id: str = ""
+    """Whose limits and books it is, for tools that cost something by themselves."""
     run_id: str
     call_id: str
     idempotency_key: str
