@@ -14,12 +14,12 @@ import hashlib
 from typing import TYPE_CHECKING, Self
 
 from convene.agents import chat_codec as codec
-from convene.agents.base import AgentCard, Conversation, Heard
+from convene.agents.base import AgentCard, Conversation, Heard, Verdict
 from convene.agents.breaker import Breaker
 from convene.agents.chat_protocol import ChatTalker, TalkTerms
 from convene.agents.courier import Courier
 from convene.agents.envelope import Draft, Envelope, read_envelope, seal
-from convene.agents.inbox import Inbox, Verdict
+from convene.agents.inbox import Inbox
 from convene.agents.letters import Letters, uuid_of
 from convene.egress import EgressFailed
 from sessions_double import SessionsDouble

@@ -156,7 +156,7 @@ SEARCH-11 5 Whether an agent lives is judged by our records (registration, good 
 [agents §8]
 PICK-01 5 A question becomes several search queries, each noted as good or failed:
     `{"queries":[...],"type":"asi1|pick_only"}`.
-PICK-02 5 From all hits the model picks one agent and says why:
+PICK-02 proved From all hits the model picks one agent and says why:
     `{"address","id","type","user_query","queries","queries_matched","reasoning","contract"?}`.
 PICK-03 5 A call goes `started, message_dispatched, response_received, success, failed`, with
     `{"address","seconds","timed_out"}` for its time.

@@ -107,7 +107,7 @@ STREAM-05 2 On request of an option, reasoning also arrives as top-level `though
 STREAM-06 4 The last event that has choices carries the final `executable_data`; the first may carry `[]`.
 STREAM-07 proved A call of a client function is streamed in OpenAI's deltas: `index`, `id`, `function.name`, and
     `function.arguments` in pieces.
-STREAM-08 5 The text of an agentic turn streams like any other, and a deferred turn streams the deferred sentence
+STREAM-08 proved The text of an agentic turn streams like any other, and a deferred turn streams the deferred sentence
     alone (DEFER-02).
 STREAM-09 proved With `stream_options.include_usage` a last event carries `usage`.
 STREAM-10 4 SSE comments keep the connection busy for as long as an agent works.
@@ -151,39 +151,39 @@ KEY-04 proved Keys can be tied to plans whose limits differ.
 USAGE-01 proved No request goes by without its usage being recorded.
 USAGE-02 proved The operator can read recorded usage through an endpoint.
 [asi-one §8]
-AGENTIC-01 5 An agentic model can look for agents in the marketplace and let them contribute to the reply.
-AGENTIC-02 5 Plain language and `x-session-id` suffice: no tools to define, no agents to list.
-AGENTIC-03 5 Whether agents help is the model's decision, and `asi1` may decide so by default.
+AGENTIC-01 proved An agentic model can look for agents in the marketplace and let them contribute to the reply.
+AGENTIC-02 proved Plain language and `x-session-id` suffice: no tools to define, no agents to list.
+AGENTIC-03 proved Whether agents help is the model's decision, and `asi1` may decide so by default.
 AGENTIC-04 5 A turn passes through objectives, a marketplace query (vectors and filters), ranking by fitness, cost and
     safety, an ordered plan with argument schemas, and execution that watches and adapts the plan.
-AGENTIC-05 5 Agents are asked by the Agent Chat Protocol; what they answer in time goes into the reply (a picture as
-    URL), what comes late is deferred.
+AGENTIC-05 proved Agents are asked by the Agent Chat Protocol; what they answer in time goes into the reply (a picture
+    as URL), what comes late is deferred.
 AGENTIC-06 proved An agent is waited for 60 s by default, and up to 240 s from when it has begun to reply.
-AGENTIC-07 5 A whole agentic reply, deferred or not, comes well before 90 s, and a stream is never silent for 90 s.
-AGENTIC-08 5 `@agent1q...`, `@handle` or "the agent at address agent1q..." in the text reaches that agent directly.
-AGENTIC-09 5 A leading `@agent1q...` may stay on text passed on to an agent.
+AGENTIC-07 proved A whole agentic reply, deferred or not, comes well before 90 s, and a stream is never silent for 90 s.
+AGENTIC-08 proved `@agent1q...`, `@handle` or "the agent at address agent1q..." in the text reaches that agent directly.
+AGENTIC-09 proved A leading `@agent1q...` may stay on text passed on to an agent.
 AGENTIC-10 5 Search for agents, what ranks them and the feedback on success are those of the agents page.
-AGENTIC-11 4 Agents that took part are listed in `executable_data`, what happened in `intermediate_steps`.
+AGENTIC-11 proved Agents that took part are listed in `executable_data`, what happened in `intermediate_steps`.
 AGENTIC-12 5 An agent can use this API as its own LLM; protocol messages do not occur in chat completions.
-DEFER-01 5 With a session id, a late agent leads to a 200 at once while the work continues in the background.
-DEFER-02 5 The whole content of a deferred reply is `I've sent the message`, with an ASCII apostrophe, no full stop,
-    and nothing around it.
-DEFER-03 5 Each poll before the work is done gets that same sentence and no other text.
-DEFER-04 5 A poll is a whole (not streamed) request ending in the user text `Any update?`, and neither it nor its
+DEFER-01 proved With a session id, a late agent leads to a 200 at once while the work continues in the background.
+DEFER-02 proved The whole content of a deferred reply is `I've sent the message`, with an ASCII apostrophe, no full
+    stop, and nothing around it.
+DEFER-03 proved Each poll before the work is done gets that same sentence and no other text.
+DEFER-04 proved A poll is a whole (not streamed) request ending in the user text `Any update?`, and neither it nor its
     answer enters the history.
-DEFER-05 5 The API key and `x-session-id` alone find the outstanding work.
-DEFER-06 5 Polling starts nothing anew, asks no model, and is answered far below 90 s.
-DEFER-07 5 The result goes to the first poll after the end and, for a while, to each identical one.
-DEFER-08 5 If the agent fails, the poll gets a 200 whose text explains it: no HTTP error, no waiting sentence.
-DEFER-09 5 With no work outstanding, `Any update?` is a message like any other.
-DEFER-10 5 A streamed first turn can be deferred, and polls can be streamed.
+DEFER-05 proved The API key and `x-session-id` alone find the outstanding work.
+DEFER-06 proved Polling starts nothing anew, asks no model, and is answered far below 90 s.
+DEFER-07 proved The result goes to the first poll after the end and, for a while, to each identical one.
+DEFER-08 proved If the agent fails, the poll gets a 200 whose text explains it: no HTTP error, no waiting sentence.
+DEFER-09 proved With no work outstanding, `Any update?` is a message like any other.
+DEFER-10 proved A streamed first turn can be deferred, and polls can be streamed.
 DEFER-11 5 Outstanding work survives both the client's 2 minutes (at least 240 s) and a restart of the server.
 SESSION-01 proved Requests with the same `x-session-id`, which may be any random string, share a lasting session.
 SESSION-02 proved The context and what agents did are kept in the session.
 SESSION-03 proved Text that the client resends is not added to what the session already holds.
 SESSION-04 proved A session id counts only within its API key and proves nothing: equal ids of different keys never
     meet.
-SESSION-05 5 A request without the header is never deferred; the agent is awaited or left out.
+SESSION-05 proved A request without the header is never deferred; the agent is awaited or left out.
 SESSION-06 proved How long a session lives and how big it grows is configurable.
 SESSION-07 proved The docs advise one UUID per conversation, a stored mapping (Redis or database), and for LangChain a
     default header.

@@ -15,6 +15,7 @@ import msgspec
 
 import convene
 from convene.api.access import AccessLog
+from convene.api.agent_inbox import AgentInbox
 from convene.api.chat import ChatCompletions
 from convene.api.cors import Cors
 from convene.api.docs import Docs
@@ -31,6 +32,7 @@ from convene.api.tools import ServerTools
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent
+from convene.app_agents import AgentParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_images import DrawParts, image_endpoints, image_links
 from convene.app_metrics import Shelf
@@ -155,9 +157,11 @@ class App:
         self.accounts = AccountParts(config, clock)
         draws = DrawParts(config, self.accounts.holder)
         more = (*((draws,) if config.images else ()), *(() if tools is None else (tools,)))
-        self.tools = ToolRoom.open(config, clock, connect, more)
+        self.agents = AgentParts(config, clock, lambda: self._store.sessions)
+        self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
-        self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions)
+        anybody = self.agents.anybody if tools is None else None
+        self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, anybody)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._draughtsman, self._links = ImageDesk(catalog, admission or Open(), clock), image_links(config, clock)
@@ -174,6 +178,7 @@ class App:
             show_model=models.show,
             **self._readers(),
             **self.runs.endpoints(streams),
+            **_inbox(self.agents),
             alive=health.alive,
             ready=health.ready,
             **self.accounts.endpoints(),
@@ -259,6 +264,7 @@ class App:
         self.keep(asyncio.create_task(self._links.sweep(), name="expired pictures"))
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
+        await self.agents.start()
         self.tools.start()
         self.runs.start()
         self.deployments.start()
@@ -295,6 +301,7 @@ class App:
         self.drain()
         await self.runs.aclose()
         await self._turns.drains.aclose()
+        await self.agents.aclose()
         await self.tools.aclose()
         await self.deployments.aclose()
         if self.books is not None:
@@ -316,6 +323,11 @@ class App:
     def drain(self) -> None:
         """From now on not ready."""
         self.draining = True
+
+
+def _inbox(agents: AgentParts) -> dict[str, Endpoint]:
+    inbox = AgentInbox(agents)
+    return {"agent_inbox": inbox.post, "agent_probe": inbox.probe}
 
 
 def _metrics_page(config: Config, metrics: Metrics, shelf: Shelf | None) -> MetricsPage:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from convene.serving.agent import Agent, AgentSettings, Hooks
 from convene.serving.answer_text import AnswerText
+from convene.serving.marketplace import Marketplace
 from convene.serving.planner import Planner
 from convene.serving.policy import LabelPolicy
 from convene.serving.recalling import Recalling
@@ -17,6 +18,8 @@ from convene.serving.study import Study
 from convene.serving.terms import AgenticTerms
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from convene.app_tools import ToolRoom
     from convene.clock import Clock
     from convene.config import Config
@@ -24,24 +27,34 @@ if TYPE_CHECKING:
     from convene.serving.base_sessions import Memory
 
 MICROS: Final = 1_000_000
+AGENTIC_NAME: Final = "asi1"
+AGENTIC_SUFFIX: Final = "-agentic"
 LONG_RUNNING: Final = "asi1-ultra"
 """The model for long runs; upstream gives it this many calls a turn (MODEL-08)."""
 LONG_CALLS: Final = 500
 
 
 def make_agent(
-    config: Config, clock: Clock, room: ToolRoom, runs: RunRoom | None = None, memory: Memory | None = None
+    config: Config,
+    clock: Clock,
+    room: ToolRoom,
+    runs: RunRoom | None = None,
+    memory: Memory | None = None,
+    agents: Callable[[], bool] | None = None,
 ) -> Agent:
-    """Return the agent of a configuration; without `runs` and `memory` nothing of its turns is kept."""
+    """Return the agent of a configuration; without `runs` and `memory` nothing of its turns is kept.
+
+    `agents` says whether there is anybody in the marketplace; without it the tools are asked.
+    """
     hooks = Hooks(
         policy=LabelPolicy(config.tools.allow_after_untrusted),
         text=AnswerText,
-        preparations=(Recalling(), Research(), Study(memory)),
+        preparations=(Recalling(), Research(), Study(memory), Marketplace()),
         planner=lambda loop: Planner(loop, clock),
         runs=runs,
         memory=memory,
     )
-    return Agent(room, agent_settings(config), clock, hooks, general=room.general)
+    return Agent(room, agent_settings(config), clock, hooks, general=room.general, agents=agents)
 
 
 def agent_settings(config: Config) -> AgentSettings:
@@ -51,6 +64,7 @@ def agent_settings(config: Config) -> AgentSettings:
         rounds=said.max_rounds,
         seconds=said.wall_s,
         whole_s=said.whole_s,
+        wait_s=said.agent_wait_s,
         tokens=said.max_tokens,
         micros=round(said.max_cost * MICROS),
         calls_at_once=said.calls_at_once,
@@ -68,9 +82,16 @@ def agentic_terms(config: Config, name: str) -> AgenticTerms:
         calls = (
             max(LONG_CALLS, config.agentic.max_tool_calls) if name == LONG_RUNNING else config.agentic.max_tool_calls
         )
+    agents = None if model is None else model.agents
     offered = None if model is None else model.server_tools
     return AgenticTerms(
         server_tools=config.agentic.server_tools if offered is None else offered,
         calls=calls,
+        agents=is_agentic(name) if agents is None else agents,
         search="auto" if model is None else model.search,
     )
+
+
+def is_agentic(name: str) -> bool:
+    """Whether a model of that name finds agents unless the operator says otherwise (AGENTIC-03)."""
+    return name == AGENTIC_NAME or name.endswith(AGENTIC_SUFFIX)

@@ -75,15 +75,17 @@ class ToolRoom:
         clock: Clock,
         connect: Callable[[ClientOptions], Client],
         more: Sequence[Toolbox] = (),
+        agents: Toolbox | None = None,
     ) -> Self:
-        """Build what is configured, and `more` beside it; `connect` makes the client of a configured host.
+        """Build what is configured, and `more` and `agents` beside it; `connect` makes the client of a configured host.
 
         Nothing is asked yet.
         """
         search = SearchParts(config.search, clock, connect)
         fetch = FetchParts(config, open_egress(config.egress))
         servers = open_servers(config.mcp, clock, connect)
-        return cls((search.box, fetch), (search.aclose, fetch.aclose), servers, more)
+        boxes = (search.box, fetch) if agents is None else (search.box, fetch, agents)
+        return cls(boxes, (search.aclose, fetch.aclose), servers, more)
 
     @property
     def servers(self) -> Sequence[McpServer]:

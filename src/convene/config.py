@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from convene.config_agentic import AgenticSettings
+from convene.config_agents import Agents
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, PageSettings, fault_of
 from convene.config_images import Images
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AgenticSettings",
+    "Agents",
     "Books",
     "Brave",
     "ClientSettings",
@@ -200,6 +202,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     limits_per_key: Annotated[str, About("Plan whose limits each key has on it, beside its own")] = ""
     server_tools: Annotated[bool | None, About("Offer it the server's own tools")] = None
     max_tool_calls: Annotated[int | None, About("Most calls of them in one turn", at_least=0, at_most=100_000)] = None
+    agents: Annotated[bool | None, About("Let it find and ask agents; else asi1 and names in -agentic may")] = None
     search: Annotated[
         Literal["auto", "before", "tool"],
         About("Web search: before the answer, or as its tool; auto: before for small models, else as its tool"),
@@ -241,6 +244,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     scripted: Scripted = Scripted()
     tools: Tools = Tools()
     agentic: AgenticSettings = AgenticSettings()
+    agents: Agents = Agents()
     egress: EgressSettings = EgressSettings()
     pages: PageSettings = PageSettings()
     search: Search = Search()
@@ -295,6 +299,7 @@ _SCHEMA = Schema(
         "scripted": Scripted,
         "tools": Tools,
         "agentic": AgenticSettings,
+        "agents": Agents,
         "egress": EgressSettings,
         "pages": PageSettings,
         "search": Search,

@@ -19,6 +19,9 @@ class AgenticSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     wall_s: Annotated[float, About("Longest turn", "s", at_least=1)] = 600.0
     whole_s: Annotated[float, About("Longest turn that is not streamed", "s", at_least=1)] = 80.0
+    agent_wait_s: Annotated[
+        float, About("How long a request waits for agents before it is deferred, or answered without", "s", at_least=0)
+    ] = 55.0
     max_tokens: Annotated[int, About("Most tokens of all rounds together; 0 = any", "tokens", at_least=0)] = 2_000_000
     max_cost: Annotated[float, About("Most that one turn may cost; 0 = any", "currency", at_least=0)] = 0.0
     calls_at_once: Annotated[int, About("Tool calls of one turn at the same time", at_least=1, at_most=64)] = 8

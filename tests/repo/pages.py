@@ -32,6 +32,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "scripted": config.Scripted,
     "tools": config.Tools,
     "agentic": config.AgenticSettings,
+    "agents": config.Agents,
     "egress": config.EgressSettings,
     "pages": config.PageSettings,
     "search": config.Search,

@@ -94,3 +94,23 @@ class Talker(Protocol):
         network: that is an `error`.
         """
         ...
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """How our inbox answers what was posted to it; `error` is for the agent's log."""
+
+    status: int = 200
+    error: str = ""
+
+
+class Inbox(Protocol):
+    """Where agents post what they have to say to us."""
+
+    @property
+    def address(self) -> str:
+        """Our own; empty while there is none."""
+        ...
+
+    async def receive(self, body: bytes) -> Verdict:
+        """Take in what was posted, whatever it is, and say how to answer."""
+        ...

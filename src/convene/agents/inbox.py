@@ -21,6 +21,7 @@ import msgspec
 
 from convene.agents import chat_codec as codec
 from convene.agents.answer_rules import Said, Unreadable
+from convene.agents.base import Verdict
 from convene.agents.envelope import BadEnvelopeError, Envelope, read_envelope
 from convene.agents.letters import Letter
 from convene.errors import StoreFault
@@ -38,13 +39,6 @@ BODY_BYTES_MAX: Final = 4 * 1024 * 1024
 """Of one envelope; agents themselves have no limit (ENVL-07)."""
 ACKNOWLEDGING_MAX: Final = 512
 """Acknowledgements under way; above it the oldest senders have to do without."""
-
-
-class Verdict(msgspec.Struct, frozen=True):
-    """How the inbox answers; `error` is for the agent's log."""
-
-    status: int = 200
-    error: str = ""
 
 
 class Incoming(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,6 +50,7 @@ PAGES: Final = (
     Page("limits", "Use", "What is limited, what answers say of it, refusals, what is billed."),
     Page("usage", "Use", "What was used: sums, groups, single requests, exports, checks."),
     Page("agentic", "Use", "The fields ASI:One adds, their shapes, and what this version does with them."),
+    Page("agents", "Use", "Agents inside an answer: found by the model, addressed by you, answers that come later."),
     Page("runs", "Use", "Agentic turns while they go on, after a lost connection, after a crash; sessions."),
     Page("web-search", "Use", "Searching the web for an answer: what to send, which engines, what leaves."),
     Page("errors", "Use", "Statuses, codes, what to repeat and what not."),

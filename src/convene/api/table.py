@@ -61,6 +61,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     list_sessions: Endpoint
     show_session: Endpoint
     delete_session: Endpoint
+    agent_inbox: Endpoint
+    agent_probe: Endpoint
     alive: Endpoint
     ready: Endpoint
 
@@ -116,6 +118,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
         *run_routes(to),
         *_usage(to),
         *account_routes(to),
+        *_agents(to),
         *_probes(to),
         *_refusals(),
     )
@@ -183,6 +186,31 @@ def _usage(to: Endpoints) -> tuple[Route, ...]:
         tag="Usage",
     )
     return (*rows, limits)
+
+
+def _agents(to: Endpoints) -> tuple[Route, ...]:
+    """Where agents post: their protocol's own, outside the API description."""
+    path = "/agents/inbox"
+    return (
+        Route(
+            method="POST",
+            path=path,
+            endpoint=to.agent_inbox,
+            summary="Take in what an agent says",
+            open=True,
+            tag="Agents",
+            described=False,
+        ),
+        Route(
+            method="GET",
+            path=path,
+            endpoint=to.agent_probe,
+            summary="Say whether envelopes are taken",
+            open=True,
+            tag="Agents",
+            described=False,
+        ),
+    )
 
 
 def _probes(to: Endpoints) -> tuple[Route, ...]:

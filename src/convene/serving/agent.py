@@ -19,15 +19,20 @@ import msgspec
 
 from convene.errors import Conflict, ConveneError, StoreFault
 from convene.events import Finished
+from convene.serving.addressed import AddressedDriver
+from convene.serving.addressing import addressed, is_trivial
 from convene.serving.agent_loop import LoopDriver
 from convene.serving.agentic_run import Means, Run
 from convene.serving.agentic_turn import AgenticTurn
 from convene.serving.base_agentic import AllowAll, CeilingReached, PlainText
 from convene.serving.ceilings import Ceilings, reach
 from convene.serving.channel import Channel
+from convene.serving.deferred import Deferrals, PollTurn, is_poll
 from convene.serving.kept_calls import MARK, KeptCalls
+from convene.serving.marketplace import has_agents
 from convene.serving.passing import PassingRuns
 from convene.serving.recalling import recall
+from convene.serving.runs import KeptRuns
 from convene.serving.tool_runs import STOP_S, Validators
 
 if TYPE_CHECKING:
@@ -51,7 +56,7 @@ if TYPE_CHECKING:
     )
     from convene.serving.base_sessions import Memory
     from convene.serving.catalog import ChatDeployment
-    from convene.serving.turn import Turns
+    from convene.serving.turn import Turn, Turns
     from convene.tools.base import Tool, Toolbox
 
 log = logging.getLogger("convene.agent")
@@ -62,6 +67,8 @@ CANCELLED: Final = "run_cancelled"
 NO_SEARCH: Final = "search_unavailable"
 """The notice that interests those alone who asked for a search."""
 _LOOKS: Final = frozenset({"search", "fetch"})
+_CHOSEN: Final = _LOOKS | {"agent"}
+"""Kinds of tools that not every request of a model with tools is given."""
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +77,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int = 0
     """0: one more than the calls that the turn may make."""
     seconds: float = 600.0
+    wait_s: float = 55.0
+    """How long a request waits for agents (decision 3)."""
     whole_s: float = 80.0
     """The same for a turn that is not streamed: official clients give up after 90 s (AGENTIC-07)."""
     tokens: int = 2_000_000
@@ -123,17 +132,27 @@ class Agent:
         hooks: Hooks | None = None,
         *,
         general: bool = True,
+        agents: Callable[[], bool] | None = None,
     ) -> None:
-        """`general`: there may be tools beside search and fetch, which are offered without being asked for."""
+        """`general`: there may be tools beside search and fetch, which are offered without being asked for.
+
+        `agents` says whether there is anybody in the marketplace now; asked for every request. Without it the tools
+        are asked.
+        """
         hooks = hooks or Hooks()
         self.settings = settings
         self.clock = clock
         self.runs: RunRoom = hooks.runs or PassingRuns(clock.now)
         self._box = box
         self._general = general
+        self._agents = agents or (lambda: has_agents(box.tools()))
         self._hooks = hooks
+        self.deferrals: Deferrals | None = None
+        if isinstance(self.runs, KeptRuns) and hooks.memory is not None:
+            self.deferrals = Deferrals(hooks.memory, self.runs, clock)
         self._kept = KeptCalls(hooks.memory)
         self._loop = LoopDriver(self._kept)
+        self._addressed = AddressedDriver(self._loop)
         self._planner = None if hooks.planner is None else hooks.planner(self._loop)
         self._preparations: tuple[Preparation, ...] = (self._kept, *hooks.preparations)
         self._validators = Validators()
@@ -143,10 +162,27 @@ class Agent:
         agentic, generation = request.agentic, request.generation
         if agentic.web_search or agentic.planner_mode or agentic.study_mode:
             return True
-        if self._general and agentic.server_tools and deployment.agentic.server_tools and generation.n == 1:
-            return any(tool.spec.kind not in _LOOKS for tool in self._box.tools())
+        general = self._general and agentic.server_tools and deployment.agentic.server_tools and generation.n == 1
+        if general and any(tool.spec.kind not in _CHOSEN for tool in self._box.tools()):
+            return True
+        if self._agents() and self._finds_agents(request, deployment):
+            return True
         last = generation.messages[-1]
         return last.role == "tool" and last.tool_call_id is not None and last.tool_call_id.startswith(MARK)
+
+    def defers(self, request: ChatRequest, deployment: ChatDeployment) -> bool:
+        """Whether the turn may go on in the background while its client asks again (DEFER-01, SESSION-05)."""
+        if self.deferrals is None or request.agentic.session_id is None:
+            return False
+        return self._agents() and self._finds_agents(request, deployment)
+
+    @staticmethod
+    def _finds_agents(request: ChatRequest, deployment: ChatDeployment) -> bool:
+        """Whether agents may take part: the model may find them, or the user has named one (decision 18)."""
+        if not request.agentic.server_tools or not deployment.agentic.server_tools or request.generation.n > 1:
+            return False
+        messages = request.generation.messages
+        return addressed(messages) is not None or (deployment.agentic.agents and not is_trivial(messages))
 
     def turn(
         self,
@@ -160,6 +196,14 @@ class Agent:
     ) -> AgenticTurn:
         """See `turn.AgentDesk.turn`."""
         return AgenticTurn(turns, request, generation, principal, deployment, request_id, agent=self, resumed=resumed)
+
+    def poll(self, ordinary: Turn, principal: Principal) -> PollTurn | None:
+        """See `turn.AgentDesk.poll`."""
+        request, deferrals = ordinary.request, self.deferrals
+        session_id = request.agentic.session_id
+        if deferrals is None or session_id is None or not is_poll(request.generation.messages):
+            return None
+        return PollTurn(deferrals, ordinary, principal, session_id)
 
     def goes_on(self, request: ChatRequest) -> bool:
         """Whether the run of this request goes on when its client has left."""
@@ -259,7 +303,10 @@ class Agent:
             log.warning("run %s ended as %s, and the journal does not say so: %s", run.job.run_id, status, fault)
 
     def _driver(self, run: Run) -> Driver:
-        if not run.job.request.agentic.planner_mode:
+        request = run.job.request
+        if request.agentic.server_tools and addressed(request.generation.messages) is not None:
+            return self._addressed
+        if not request.agentic.planner_mode:
             return self._loop
         if self._planner is None:
             run.notice("planner_unavailable", "There is no planner here; the model answered without a plan.")
@@ -283,10 +330,17 @@ class Agent:
         ceilings = self._ceilings(job, deployment)
         theirs = {function.name for function in job.request.generation.tools}
         general = job.request.agentic.server_tools and deployment.agentic.server_tools
+        agents = (
+            general and self._agents() and deployment.agentic.agents and not is_trivial(job.request.generation.messages)
+        )
+
+        def offered(tool: Tool) -> bool:
+            if looks(tool):
+                return way == "tool"
+            return agents if tool.spec.kind == "agent" else general
+
         tools = {
-            name: tool
-            for name, tool in everything.items()
-            if ceilings.calls and name not in theirs and (way == "tool" if looks(tool) else general)
+            name: tool for name, tool in everything.items() if ceilings.calls and name not in theirs and offered(tool)
         }
         settings = self.settings
         return Means(
@@ -306,7 +360,7 @@ class Agent:
         settings, request = self.settings, job.request
         asked = request.agentic.max_tool_calls
         calls = deployment.agentic.calls if asked is None else min(asked, deployment.agentic.calls)
-        patient = request.generation.stream or self.goes_on(request)
+        patient = request.generation.stream or self.goes_on(request) or self.defers(request, deployment)
         return Ceilings(
             rounds=settings.rounds or calls + 1,
             calls=calls,

@@ -6,6 +6,7 @@ reader, one lease and one outcome. `agent.py` makes one for each turn and walks 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -62,6 +63,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     reserved_bytes: int = 0
     """Bytes of the prompt that the reservation was made for."""
+    waits_until: float | None = None
+    """The loop's time until which the request can wait for an agent (decision 3); None: it need not."""
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +91,7 @@ class Run:
         self.channel = channel
         self.lease = seat.lease
         self.outcome = seat.outcome
+        self._waits_until = seat.waits_until
         self.chat: ChatModel = seat.deployment.chat
         self.model = seat.deployment.card.id
         self.reserved_bytes = seat.reserved_bytes
@@ -117,6 +121,12 @@ class Run:
     def capabilities(self) -> Capabilities:
         """What the model can do."""
         return self.chat.capabilities
+
+    def wait_s(self) -> float | None:
+        """Return how much longer the request can wait for an agent; None: it need not."""
+        if self._waits_until is None:
+            return None
+        return max(0.0, self._waits_until - asyncio.get_running_loop().time())
 
     def emit(self, event: Event) -> None:
         """See `AgenticRun.emit`."""

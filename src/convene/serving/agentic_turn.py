@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from convene.events import Fold
+from convene.events import Finished, Fold, TextDelta
 from convene.serving.agentic_run import Seat
 from convene.serving.base_agentic import Job
+from convene.serving.deferred import DEFERRED, NOTHING_USED, Impatience, Patience
 from convene.serving.drain import Pump
 from convene.serving.turn import Turn
 from convene.serving.turn_size import prompt_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from convene.events import Event, PlainAnswer
     from convene.providers.base import Generation
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from convene.serving.base import ChatRequest, Principal
     from convene.serving.base_agentic import RunJournal
     from convene.serving.catalog import ChatDeployment
+    from convene.serving.deferred import Deferrals
     from convene.serving.turn import Turns
 
 SECOND_US: Final = 1_000_000
@@ -37,7 +39,7 @@ SECOND_US: Final = 1_000_000
 class AgenticTurn(Turn):
     """One accepted agentic request, or one that is taken up again."""
 
-    __slots__ = ("_agent", "_job", "_journal", "conversation_id", "run_id")
+    __slots__ = ("_agent", "_defers", "_job", "_journal", "_patience", "conversation_id", "run_id")
 
     def __init__(
         self,
@@ -54,6 +56,8 @@ class AgenticTurn(Turn):
         """`resumed`: the job and the journal of a run that is taken up again; its entry in the ledger is a new one."""
         super().__init__(turns, request, generation, principal, deployment, request_id)
         self._agent = agent
+        self._defers = agent.deferrals if resumed is None and agent.defers(request, deployment) else None
+        self._patience = Patience(whole=False)
         job, journal = resumed or (None, None)
         self._job = job
         self._journal = journal
@@ -62,11 +66,10 @@ class AgenticTurn(Turn):
 
     async def events(self) -> AsyncGenerator[Event]:
         """Reserve, run, settle exactly once whatever happens on the way (invariants 5 and 6)."""
-        outcome, lease, drained = self.outcome, await self._reserve(), False
-        source = self._source(lease)
-        pump = Pump(source) if self._agent.goes_on(self.request) else None
+        outcome, lease = self.outcome, await self._reserve()
+        reading = self._reading(lease)
         try:
-            async with aclosing(source if pump is None else pump.events()) as events:
+            async with aclosing(reading.events()) as events:
                 async for event in events:
                     self._note(event)
                     yield event
@@ -75,24 +78,24 @@ class AgenticTurn(Turn):
             raise
         except (asyncio.CancelledError, GeneratorExit):
             outcome.status = "client_left"
-            if pump is not None:
-                self._go_on(pump, lease)
-                drained = True
+            if self._agent.goes_on(self.request):
+                reading.leave()
             raise
         finally:
-            if not drained:
-                if pump is not None:
-                    pump.cancel()
-                lease.settle()
+            reading.end()
             if outcome.status == "failed":
                 await lease.written()
-        await lease.written()
+        if not reading.left:
+            await lease.written()
 
     async def answer(self) -> Fold | PlainAnswer:
         """Run it for a caller that does not stream: the same events, gathered (invariant 3)."""
+        self._patience = Patience(whole=True)
         gathered = Fold()
         async with aclosing(self.events()) as events:
             async for event in events:
+                if isinstance(event, TextDelta) and event is DEFERRED:
+                    gathered.choices.clear()  # nothing before the sentence and nothing after it
                 gathered.add(event)
         return gathered
 
@@ -103,6 +106,7 @@ class AgenticTurn(Turn):
             lease=lease,
             outcome=self.outcome,
             reserved_bytes=prompt_bytes(self._generation),
+            waits_until=self._waits_until(),
         )
         async with aclosing(self._agent.events(job, seat, self._journal)) as events:
             async for event in events:
@@ -123,12 +127,87 @@ class AgenticTurn(Turn):
             remembered=await self._agent.remembered(who.owner, request.agentic.session_id),
         )
 
-    def _go_on(self, pump: Pump, lease: Lease) -> None:
-        """Let the run come to its end without its client, for the run's own sake and for the books."""
-        self._turns.drains.adopt(pump.finish(self._note), lease.settle, self._agent.settings.seconds)
+    def _waits_until(self) -> float | None:
+        """Return until when agents are waited for: not for ever where the turn can neither go on nor be asked again."""
+        if self._defers is not None or self._job is not None:
+            return None
+        waited_s = self._turns.monotonic() - self._began_at
+        return asyncio.get_running_loop().time() + self._agent.settings.wait_s - waited_s
+
+    def _reading(self, lease: Lease) -> _Reading:
+        """Return how the run is read: by way of a pump where it may go on without its reader."""
+        source = self._source(lease)
+        if self._defers is None and not self._agent.goes_on(self.request):
+            return _Reading(source, lease)
+        pump = Pump(source)
+
+        def adopt() -> None:
+            self._turns.drains.adopt(pump.finish(self._note), lease.settle, self._agent.settings.seconds)
+
+        impatience = None if self._defers is None else self._impatience(pump, self._defers)
+        return _Reading(pump.events(), lease, pump, impatience, adopt)
+
+    def _impatience(self, pump: Pump, deferrals: Deferrals) -> Impatience:
+        who, session_id = self._principal, self.request.agentic.session_id or ""
+
+        async def note() -> None:
+            await deferrals.note(who.owner, session_id, self.run_id)
+
+        async def drop() -> None:
+            await deferrals.drop(who.owner, session_id, self.run_id)
+
+        settings = self._agent.settings
+        waited_s = self._turns.monotonic() - self._began_at
+        return Impatience(pump, self._patience, note, drop, settings.wait_s - waited_s, settings.whole_s - waited_s)
 
     def _note(self, event: Event) -> None:
-        """Note when the first event came; all else is entered by the run itself."""
-        del event
+        """Note when the first event came, and what it means for waiting; all else is entered by the run itself."""
         if self.outcome.first_event_ms is None:
             self.outcome.first_event_ms = (self._turns.monotonic() - self._began_at) * 1000
+        self._patience.note(event)
+
+
+class _Reading:
+    """How one run is read, and what becomes of it when it is read no longer."""
+
+    def __init__(
+        self,
+        source: AsyncGenerator[Event],
+        lease: Lease,
+        pump: Pump | None = None,
+        impatience: Impatience | None = None,
+        adopt: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`adopt` lets the run come to its end without a reader, for its own sake and for the books."""
+        self.left = False
+        """It goes on by itself, and settles at its end."""
+        self._source = source
+        self._lease = lease
+        self._pump = pump
+        self._impatience = impatience
+        self._adopt = adopt
+
+    async def events(self) -> AsyncGenerator[Event]:
+        """Yield the run's events, and the whole of a deferred answer where its reader is not to wait for its end."""
+        async with aclosing(self._source) as events:
+            async for event in events:
+                yield event
+        if self._impatience is not None and await self._impatience.ended():
+            self.leave()
+            for event in (DEFERRED, Finished("stop"), NOTHING_USED):
+                yield event
+
+    def leave(self) -> None:
+        """Let the run go on by itself, if it can."""
+        if self._pump is not None and not self.left:
+            self.left = True
+            self._adopt()
+
+    def end(self) -> None:
+        """Read no longer: whatever does not go on by itself is ended and settled."""
+        if self._impatience is not None:
+            self._impatience.cancel()
+        if not self.left:
+            if self._pump is not None:
+                self._pump.cancel()
+            self._lease.settle()

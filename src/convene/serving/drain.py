@@ -35,7 +35,7 @@ class Pump:
 
     def __init__(self, source: AsyncGenerator[Event]) -> None:
         self._source = source
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(AHEAD_MAX)
+        self._queue: asyncio.Queue[Event | Callable[[], bool] | None] = asyncio.Queue(AHEAD_MAX)
         self._task: asyncio.Task[None] | None = None
         self._note: Callable[[Event], None] | None = None
 
@@ -43,8 +43,21 @@ class Pump:
         """Yield the events; raises what the model raises. Closing it leaves the reading alone (see `finish`)."""
         self._task = asyncio.get_running_loop().create_task(self._read(), name="pump")
         while (event := await self._queue.get()) is not None:
-            yield event
+            if not callable(event):
+                yield event
+            elif event():
+                return
         await self._task
+
+    def leave(self, may_leave: Callable[[], bool]) -> bool:
+        """Let `events` end behind what has been read by now, if it may then; the reading goes on (see `finish`).
+
+        False: there is so much to read that it must be asked again.
+        """
+        if self._queue.full():
+            return False
+        self._queue.put_nowait(may_leave)
+        return True
 
     async def finish(self, note: Callable[[Event], None]) -> None:
         """Read the rest for `note` alone. Raises what the model raises; cancelled, it ends the model's work."""
@@ -66,7 +79,7 @@ class Pump:
     def _empty(self, note: Callable[[Event], None]) -> None:
         while not self._queue.empty():
             event = self._queue.get_nowait()
-            if event is not None:
+            if event is not None and not callable(event):
                 note(event)
 
     async def _read(self) -> None:

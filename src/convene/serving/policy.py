@@ -6,6 +6,7 @@ from and where a call would carry data to:
     the tool sends        refused once anything untrusted is in the run, unless the operator allows it by name
     it reads a page       only at an address that was shown before, word for word: in the conversation, or in a result
     it searches           refused once both untrusted and private content are in the run, unless allowed by name
+    it calls an agent     the same: an agent is found by the server, and what it is told is the model's own words
 
 Untrusted are results of tools with that label, of tools of the client's own, and answers of earlier requests that cite
 the web. What the user and the client's system text say is the caller's own word. A search engine is the operator's
@@ -32,6 +33,10 @@ NOT_SENT: Final = (
 NOT_SEARCHED: Final = (
     "'{name}' was not run: this conversation now holds private data and text that strangers wrote, and a search would "
     "tell others of it. Answer with what you have."
+)
+NOT_ASKED: Final = (
+    "'{name}' was not run: this conversation now holds private data and text that strangers wrote, and an agent is a "
+    "stranger too. Answer with what you have."
 )
 NOT_SHOWN: Final = (
     "'{name}' was not run: only addresses can be read that stand word for word in the user's messages or in results of "
@@ -65,8 +70,8 @@ class LabelPolicy:
             return None
         if "sends" in spec.labels:
             return NOT_SENT.format(name=name)
-        if spec.kind == "search" and "private" in view.labels:
-            return NOT_SEARCHED.format(name=name)
+        if spec.kind in {"search", "agent"} and "private" in view.labels:
+            return (NOT_SEARCHED if spec.kind == "search" else NOT_ASKED).format(name=name)
         return None
 
 

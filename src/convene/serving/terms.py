@@ -35,6 +35,8 @@ class AgenticTerms(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is offered the server's own tools."""
     calls: int = 64
     """Most calls of them in one turn."""
+    agents: bool = True
+    """Whether it may find and ask agents."""
     search: Literal["auto", "before", "tool"] = "auto"
     """`before`: the server searches before the answer. `tool`: the model decides, by calling tools. `auto`: the first
     for the embedded engine and for models that cannot call tools, else the second."""

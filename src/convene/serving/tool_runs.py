@@ -39,6 +39,7 @@ STOP_S: Final = 1.0
 LOST: Final[frozenset[Label]] = frozenset({"private", "untrusted"})
 """What the policy thinks of results from before a crash whose tool is gone: the worst."""
 KNOWN_MAX: Final = 1_000
+REASON_MAX: Final = 500
 WORDS_MAX: Final = 120
 """Characters of a step's summary that come from arguments."""
 
@@ -145,6 +146,9 @@ class ToolRuns:
             idempotency_key=step.idempotency_key,
             session_id=run.job.request.agentic.session_id,
             options=run.job.request.agentic.web_search_options or {},
+            conversation=run.job.conversation_id or run.journal.run_id,
+            caller=run.job.request.agentic.agent_address or "",
+            wait_s=run.wait_s(),
             progress=lambda words: run.emit(step.show(words[:WORDS_MAX])),
         )
         try:
@@ -226,11 +230,13 @@ class _Ready:
             input=msgspec.json.encode({"name": self.call.name, "arguments": self.call.arguments}),
             depends_on=depends_on,
             summary=_summary(self.arguments),
+            detail=_reason(self.arguments) if kind == "agent" else None,
         )
 
     def found(self, result: ToolResult) -> Ran:
         """Return how it ended well."""
-        return Ran(call=self.call, status="done", text=result.text, result=result, step_id=self.opened.id)
+        status: EndStatus = "failed" if result.failed else "done"
+        return Ran(call=self.call, status=status, text=result.text, result=result, step_id=self.opened.id)
 
     def told(self, status: EndStatus, words: str) -> Ran:
         """Return how it ended otherwise."""
@@ -266,9 +272,16 @@ def _summary(arguments: dict[str, object]) -> str:
     return next((value[:WORDS_MAX] for value in arguments.values() if isinstance(value, str)), "")
 
 
+def _reason(arguments: dict[str, object]) -> dict[str, object] | None:
+    """Return why the model calls an agent, in its own words (PICK-02)."""
+    reason = arguments.get("reason")
+    return {"reason": reason[:REASON_MAX]} if isinstance(reason, str) and reason.strip() else None
+
+
 def _shown(ran: Ran, arguments: dict[str, object]) -> ToolRan:
     """Return the item of `executable_data`."""
     result: object = {"error": ran.text}
+    agent = None if ran.result is None else ran.result.agent
     if ran.result is not None:
         result = {"text": ran.result.text} if ran.result.data is None else ran.result.data
     return ToolRan(
@@ -277,6 +290,8 @@ def _shown(ran: Ran, arguments: dict[str, object]) -> ToolRan:
         args=arguments,
         result=result,
         status="done" if ran.status == "done" else "failed",
+        type="tool_call" if agent is None else "agent_manifest",
+        agent=agent,
     )
 
 

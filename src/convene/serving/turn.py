@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from convene.serving.admission import Admission, Lease
     from convene.serving.base_agentic import Job, RunJournal
     from convene.serving.catalog import Catalog, ChatDeployment, Tally
+    from convene.serving.deferred import PollTurn
 
 TALLY_S: Final = 1.5
 """How long the tokens of a turn that was cut short may take to be counted; its entry is due within 2 s (goal B3)."""
@@ -67,6 +68,10 @@ class AgentDesk(Protocol):
         """Return such a turn, accepted; `resumed`: one that is taken up again, with the journal of its first try."""
         ...
 
+    def poll(self, ordinary: Turn, principal: Principal) -> PollTurn | None:
+        """Return the turn that answers a request for outstanding work (DEFER-04), if this may be one."""
+        ...
+
 
 class Turns:
     """Starts turns; holds what all of them share."""
@@ -81,14 +86,18 @@ class Turns:
         self.now = clock.now
         self.monotonic = clock.monotonic
 
-    def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Turn:
+    def start(self, request: ChatRequest, principal: Principal, request_id: str = "") -> Turn | PollTurn:
         """Accept a request. Raises `NotFound` for the model, `BadRequest` for what the model cannot do."""
         deployment = self.catalog.chat(request.model, principal)
         generation = fit(request.generation, deployment.chat.capabilities, request.model)
         agent = self.agent
-        if agent is not None and agent.wants(request, deployment):
-            return agent.turn(self, request, generation, principal, deployment, request_id)
-        return Turn(self, request, generation, principal, deployment, request_id)
+        if agent is None:
+            return Turn(self, request, generation, principal, deployment, request_id)
+        if agent.wants(request, deployment):
+            turn = agent.turn(self, request, generation, principal, deployment, request_id)
+        else:
+            turn = Turn(self, request, generation, principal, deployment, request_id)
+        return turn if request.agentic.session_id is None else agent.poll(turn, principal) or turn
 
     def resume(self, job: Job, principal: Principal, journal: RunJournal, turn_id: str) -> Turn:
         """Return a turn that goes on with a run, under another id: its reservation and its entry are its own.

@@ -59,6 +59,10 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()
     """Further addresses that stand in the text word for word; the policy lets pages be read that were shown."""
     notices: tuple[Noticed, ...] = ()
+    agent: dict[str, object] | None = None
+    """Of a call of an agent: who was called, for the item in `executable_data` (decisions, shapes of the extras)."""
+    failed: bool = False
+    """It did not work, and there is more to tell of it than words."""
 
 
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +78,12 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     session_id: str | None = None
     options: Mapping[str, object] = {}
     """The request's `web_search_options`, for tools of kind `search` and `fetch`."""
+    conversation: str = ""
+    """What the conversation is called here: the same for all turns of a session, else the run's own."""
+    caller: str = ""
+    """`agent_address` of the request: on whose behalf it came."""
+    wait_s: float | None = None
+    """How much longer the request can wait for an agent (decision 3); None: it need not wait at all."""
     progress: Callable[[str], None] = lambda _: None
     """Tells the caller in a few words what is going on; shown as the step's summary."""
 

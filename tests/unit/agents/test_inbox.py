@@ -11,8 +11,9 @@ import pytest
 from agent_doubles import FakeFetched, FakeSigner, House, PlayedAgent, kinds, text_of
 from convene.agents import chat_codec as codec
 from convene.agents import inbox as inboxes
+from convene.agents.base import Verdict
 from convene.agents.envelope import Draft, Envelope, seal
-from convene.agents.inbox import Inbox, Verdict
+from convene.agents.inbox import Inbox
 from simulation import World, run
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from convene.serving.agent import Agent, AgentSettings, Hooks
 from convene.serving.base import Agentic, ChatRequest, ModelCard, Outcome, Principal
 from convene.serving.catalog import Catalog, Deployment
 from convene.serving.terms import AGENTIC, PLAIN, AgenticTerms, Terms
-from convene.serving.turn import Turns
+from convene.serving.turn import Turn, Turns
 from convene.usage import Usage
 from fakes import FakeClock
 from tool_doubles import Box, PlayedTool
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from convene.events import Event
     from convene.limits.limit import Refusal
     from convene.serving.admission import Ask
-    from convene.serving.turn import Turn
 
 WHO = Principal(key_id="k", owner="ada")
 CLIENT = FunctionTool("get_weather", "the client's own", {"type": "object"})
@@ -135,7 +134,9 @@ class House:
             **fields,  # type: ignore[arg-type]  # tests name real fields
         )
         request = ChatRequest(model="m", generation=generation, agentic=agentic or Agentic())
-        return self.turns.start(request, WHO, "req_1")
+        turn = self.turns.start(request, WHO, "req_1")
+        assert isinstance(turn, Turn)
+        return turn
 
     async def play(self, turn: Turn | None = None) -> list[Event]:
         """Return all events of a turn."""

@@ -126,7 +126,9 @@ def start(
     card = ModelCard(id="real", created=0, owned_by="up", upstream="up", target="t", aliases=("asked",))
     turns = Turns(Catalog([Deployment(card=card, chat=model, terms=terms, tally=tally)]), books, clock or FakeClock())
     generation = generation or Generation(messages=(Message(role="user", content="abcdef"),))
-    return turns.start(ChatRequest(model="asked", generation=generation), WHO, "req_1")
+    turn = turns.start(ChatRequest(model="asked", generation=generation), WHO, "req_1")
+    assert isinstance(turn, Turn)
+    return turn
 
 
 async def drain(turn: Turn) -> Sequence[Event]:

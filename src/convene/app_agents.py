@@ -1,0 +1,334 @@
+"""The composition of agents: who we are among them, how they are found and asked, our inbox, for `app.py`.
+
+A part of the composition root. Rooms of one floor meet here: `tools/` gets a desk that finds in directories
+(`registry.base.Directory`) and asks by talkers (`agents.base.Talker`), one for each protocol. To add a protocol or a
+directory, hand it in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from convene.agent_identity import Identity, verify_digest
+from convene.agents.agentverse import Agentverse
+from convene.agents.answer_rules import Patience
+from convene.agents.base import AgentCard, Conversation, Heard, Verdict
+from convene.agents.breaker import Breaker
+from convene.agents.chat_protocol import ChatTalker, TalkTerms
+from convene.agents.courier import Courier
+from convene.agents.inbox import Inbox
+from convene.agents.letters import OWNER, Letters
+from convene.app_egress import open_egress
+from convene.config import is_loopback
+from convene.errors import ConveneError, Failed, UpstreamFault
+from convene.registry.base import Found, Interaction
+from convene.tools.ask_agent import AskAgent
+from convene.tools.find_agents import FindAgents
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable, Sequence
+
+    from convene.agents.base import AgentProtocol, Talker
+    from convene.clock import Clock
+    from convene.config import Config
+    from convene.egress import Egress
+    from convene.events import Noticed
+    from convene.registry.base import Directory
+    from convene.store.base_sessions import Sessions
+    from convene.tools.agents_base import AgentOutcome, Asking, FoundAgent
+    from convene.tools.base import Tool
+
+log = logging.getLogger("convene.agents")
+
+LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+INBOX: Final = "/agents/inbox"
+SELF: Final = "self"
+"""The session of nobody's in which our seed is kept."""
+SEED_BYTES: Final = 32
+OPEN_MAX: Final = 256
+OPEN_PER_HOST_MAX: Final = 64
+ANNOUNCE_S: Final = 3_600.0
+TOUCH_S: Final = 86_400.0
+AGAIN_S: Final = 5.0
+CLOSED: Final = Verdict(503, "this server has not started yet")
+
+
+class RemoteDirectory:
+    """An Agentverse elsewhere as a `registry.base.Directory`."""
+
+    def __init__(self, agentverse: Agentverse) -> None:
+        self._agentverse = agentverse
+
+    async def search(self, query: str, limit: int, *, source: str = "") -> Sequence[Found]:
+        """See `Directory.search`."""
+        del source
+        return [_found_of(one.card, reachable=one.reachable) for one in await self._agentverse.search(query, limit)]
+
+    async def find(self, name: str) -> Found | None:
+        """See `Directory.find`."""
+        card = await self._agentverse.find(name)
+        return None if card is None else _found_of(card, reachable=True)
+
+    async def note(self, interaction: Interaction) -> None:
+        """Keep nothing: it ranks by what it sees itself."""
+
+
+class Desk:
+    """A `tools.agents_base.AgentDesk` over directories and talkers."""
+
+    def __init__(self, directories: Sequence[Directory], talkers: Sequence[Talker]) -> None:
+        """Of one agent in several directories the first counts."""
+        self._directories = tuple(directories)
+        self._talkers: dict[AgentProtocol, Talker] = {talker.protocol: talker for talker in talkers}
+
+    async def search(self, query: str, limit: int) -> Sequence[Found]:
+        """Return who fits best, of all directories. Raises `Failed` if none of them can be used."""
+        asked = [directory.search(query, limit) for directory in self._directories]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        found: dict[str, Found] = {}
+        for answer in answers:
+            if isinstance(answer, ConveneError):
+                log.warning("a directory of agents cannot be searched: %s %s", answer.message, answer.detail)
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                for one in answer:
+                    found.setdefault(one.address or one.url, one)
+        if answers and all(isinstance(answer, ConveneError) for answer in answers):
+            raise Failed("No directory of agents can be searched now.")
+        ordered = sorted(found.values(), key=lambda one: -one.score)
+        return [one for one in ordered if one.protocol in self._talkers][:limit]
+
+    async def find(self, name: str) -> Found | None:
+        """Return the agent of an address, a handle or a URL. Raises `Failed` if that cannot be known now."""
+        unknown = False
+        for directory in self._directories:
+            try:
+                found = await directory.find(name)
+            except ConveneError as fault:
+                log.warning("a directory of agents cannot be asked: %s %s", fault.message, fault.detail)
+                unknown = True
+            else:
+                if found is not None:
+                    return found
+        if unknown:
+            raise Failed("A directory of agents cannot be asked now, so it is not known who that is.")
+        return None
+
+    async def ask(self, agent: FoundAgent, asking: Asking) -> AsyncGenerator[Heard]:
+        """Ask and yield what is heard."""
+        talker = self._talkers.get(agent.protocol)
+        if talker is None:
+            yield Heard(kind="error", text=f"Agents of the protocol {agent.protocol} cannot be asked here.")
+            return
+        conversation = Conversation(
+            owner=asking.owner, key=asking.conversation, call_key=asking.call_key, caller=asking.caller
+        )
+        async for heard in talker.talk(card_of(agent), conversation, asking.say):
+            yield heard
+
+    async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
+        """Tell every directory how a call went."""
+        interaction = Interaction(agent=agent.address or agent.url, outcome=outcome, seconds=seconds)
+        for directory in self._directories:
+            try:
+                await directory.note(interaction)
+            except ConveneError as fault:
+                log.warning("how a call went is not kept: %s %s", fault.message, fault.detail)
+
+
+class AgentParts:
+    """Everything about asking agents, of one application. Tools are there from the start, agents from `start` on."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        sessions: Callable[[], Sessions],
+        egress: Egress | None = None,
+        directories: Sequence[Directory] = (),
+    ) -> None:
+        """`sessions` gives those of the store that is open; `egress` takes the place of the guarded way out.
+
+        `directories` come before the configured one.
+        """
+        self._config = config
+        self._settings = config.agents
+        self._clock = clock
+        self._sessions = sessions
+        self._egress = egress or open_agents_egress(config)
+        settings = self._settings
+        self._remote: Agentverse | None = None
+        if settings.enabled and settings.directory:
+            self._remote = Agentverse(settings.directory, self._egress, clock, settings.directory_key.reveal())
+        remote = () if self._remote is None else (RemoteDirectory(self._remote),)
+        self.directories: tuple[Directory, ...] = (*directories, *remote) if settings.enabled else ()
+        self.me: Identity | None = None
+        self._inbox: Inbox | None = None
+        self._desk = Desk(self.directories, ())
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def address(self) -> str:
+        """Our own (`agents.base.Inbox`)."""
+        return "" if self.me is None else self.me.address
+
+    @property
+    def inbox_url(self) -> str:
+        """Where agents reach us."""
+        config, settings = self._config, self._settings
+        if settings.inbox_url:
+            return settings.inbox_url
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        return (config.public_url or f"http://{host}:{config.port}").rstrip("/") + INBOX
+
+    def anybody(self) -> bool:
+        """Whether there is anybody to be asked."""
+        return bool(self.directories) and self.me is not None
+
+    def tools(self) -> Sequence[Tool]:
+        """Return the tools (`tools.base.Toolbox`)."""
+        return (FindAgents(self), AskAgent(self)) if self.directories else ()
+
+    def notices(self) -> Sequence[Noticed]:
+        """Return nothing (`tools.base.Toolbox`)."""
+        return ()
+
+    async def receive(self, body: bytes) -> Verdict:
+        """Take in what an agent has posted (`agents.base.Inbox`)."""
+        return CLOSED if self._inbox is None else await self._inbox.receive(body)
+
+    async def search(self, query: str, limit: int) -> Sequence[Found]:
+        """See `tools.agents_base.AgentDesk`."""
+        return await self._desk.search(query, limit)
+
+    async def find(self, name: str) -> Found | None:
+        """See `tools.agents_base.AgentDesk`."""
+        return await self._desk.find(name)
+
+    def ask(self, agent: FoundAgent, asking: Asking) -> AsyncGenerator[Heard]:
+        """See `tools.agents_base.AgentDesk`."""
+        return self._desk.ask(agent, asking)
+
+    async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
+        """See `tools.agents_base.AgentDesk`."""
+        await self._desk.note(agent, outcome, seconds)
+
+    async def start(self) -> None:
+        """Become somebody, and let that be known. Raises `StoreFault`."""
+        if not self._settings.enabled:
+            return
+        seed = self._settings.seed.reveal() or await self._kept_seed()
+        self.me = Identity.from_seed(seed)
+        self._open(seed)
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._stay(), name="our seed"))
+        if self._remote is not None:
+            self._tasks.append(loop.create_task(self._announce(self._remote), name="announcement"))
+
+    async def aclose(self) -> None:
+        """End the background work."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self._inbox is not None:
+            await self._inbox.aclose()
+
+    def _open(self, seed: str) -> None:
+        me, settings = self.me, self._settings
+        if me is None:
+            raise RuntimeError("agents are opened before there is an identity")
+        letters = Letters(self._sessions, self._clock)
+        courier = Courier(me, self._egress, self._resolve)
+        self._inbox = Inbox(courier, letters, self._clock, verify_digest)
+        terms = TalkTerms(
+            patience=Patience(first_s=settings.first_s, total_s=settings.total_s, quiet_s=settings.quiet_s),
+            openers=frozenset(settings.openers),
+            shared=self._config.workers > 1 or bool(self._config.database_url),
+        )
+        breaker = Breaker(self._clock.monotonic)
+        secret = f"convene sessions {seed}".encode()
+        talker = ChatTalker(courier, self._inbox, letters, breaker, self._clock, secret, terms)
+        self._desk = Desk(self.directories, (talker,))
+
+    async def _resolve(self, address: str) -> Sequence[str]:
+        """Return the endpoints of an address: by the directories' listings, else by the Almanac elsewhere."""
+        for directory in self.directories:
+            found = None if isinstance(directory, RemoteDirectory) else await directory.find(address)
+            if found is not None and found.endpoints:
+                return found.endpoints
+        return () if self._remote is None else await self._remote.resolve(address)
+
+    async def _kept_seed(self) -> str:
+        """Return the seed that the first start has made; of several at once one is given to all."""
+        fresh = self._clock.token(SEED_BYTES).hex()
+        record = await self._sessions().touch(OWNER, SELF, fresh, int(self._clock.now() * 1_000_000))
+        return record.conversation_id
+
+    async def _stay(self) -> None:
+        """Use the kept seed daily, so that it is not forgotten as sessions are."""
+        while True:
+            await asyncio.sleep(TOUCH_S)
+            try:
+                await self._kept_seed()
+            except ConveneError as fault:
+                log.warning("our seed could not be looked at: %s", fault.detail or fault.message)
+
+    async def _announce(self, agentverse: Agentverse) -> None:
+        """Make ourselves known, again and again (HOSTED-04)."""
+        while True:
+            wait_s = AGAIN_S
+            try:
+                if self.me is not None:
+                    await agentverse.announce(self.me, self.inbox_url)
+                wait_s = ANNOUNCE_S
+            except (UpstreamFault, Failed) as fault:
+                log.warning("agents elsewhere do not know us yet: %s %s", fault.message, fault.detail)
+            await asyncio.sleep(wait_s)
+
+
+def open_agents_egress(config: Config) -> Egress:
+    """Return the way to agents: the guarded one, to loopback too where this server is there itself (decision 17)."""
+    settings = config.egress
+    allow = (*settings.allow, *LOOPBACK) if is_loopback(config.host) else settings.allow
+    wide = max(settings.open_max, OPEN_MAX), max(settings.open_per_host_max, OPEN_PER_HOST_MAX)
+    return open_egress(msgspec.structs.replace(settings, allow=allow, open_max=wide[0], open_per_host_max=wide[1]))
+
+
+def card_of(agent: FoundAgent) -> AgentCard:
+    """Return a found agent as talkers know it."""
+    endpoints = agent.endpoints if isinstance(agent, Found) else ()
+    directory = agent.directory if isinstance(agent, Found) else "local"
+    return AgentCard(
+        protocol=agent.protocol,
+        address=agent.address,
+        url=agent.url,
+        name=agent.name,
+        handle=agent.handle,
+        description=agent.description,
+        readme=agent.readme,
+        skills=tuple(agent.skills),
+        endpoints=endpoints,
+        directory=directory,
+    )
+
+
+def _found_of(card: AgentCard, *, reachable: bool) -> Found:
+    return Found(
+        protocol=card.protocol,
+        name=card.name,
+        address=card.address,
+        url=card.url,
+        handle=card.handle,
+        description=card.description,
+        readme=card.readme,
+        skills=card.skills,
+        endpoints=card.endpoints,
+        directory=card.directory,
+        reachable=reachable,
+    )
