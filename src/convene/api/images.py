@@ -54,6 +54,7 @@ class ImageRequests:
             count=asked.n or 1,
             seed=asked.seed,
             output_format=asked.output_format,
+            compression=asked.output_compression,
             background=asked.background or "auto",
             quality=asked.quality,
             style=asked.style,

@@ -20,6 +20,7 @@ class ImageBody(msgspec.Struct):
     size: Annotated[str, Meta(max_length=40)] | None = None
     response_format: Literal["b64_json", "url"] | None = None
     output_format: Literal["png", "jpeg", "webp"] | None = None
+    output_compression: Annotated[int, Meta(ge=0, le=100)] | None = None
     seed: Annotated[int, Meta(ge=0, le=4_294_967_295)] | None = None
     background: Literal["auto", "transparent", "opaque"] | None = None
     quality: Short | None = None

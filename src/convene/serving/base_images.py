@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
 from convene.providers.base_images import ImageFormat, ImageProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from convene.serving.base import Outcome, Principal
 
@@ -27,12 +27,16 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None
     output_format: ImageFormat | None = None
     """None: as the model gives them."""
-    background: str = "auto"
+    compression: int | None = None
+    """Quality of JPEG and WebP, from 0 to 100; None: what looks well."""
+    background: Literal["auto", "transparent", "opaque"] = "auto"
     quality: str | None = None
     style: str | None = None
     negative_prompt: str = ""
     user: str | None = None
     request_id: str = ""
+    stream: bool = False
+    """Each picture leaves when it is finished."""
     extra: dict[str, object] = {}
 
 
@@ -82,4 +86,10 @@ class ImageDesk(Protocol):
         progress: Callable[[ImageProgress], None] = ...,
     ) -> Drawn:
         """Return the pictures, filling `outcome`. Raises `NotFound`, `BadRequest`, `Refused` or `UpstreamFault`."""
+        ...
+
+    def events(
+        self, request: ImageRequest, principal: Principal, outcome: Outcome
+    ) -> AsyncGenerator[ImageProgress | Picture]:
+        """Yield the same as it comes. Raises as `draw`; closing the generator ends the work."""
         ...

@@ -69,7 +69,7 @@ class ImageLinks:
 
     async def fetch(self, name: str, expires: int, signature: str) -> tuple[bytes, str]:
         """Return a picture and its media type. Raises `NotFound` and `StoreFault`."""
-        good = hmac.compare_digest(await self._sign(name, expires), signature.lower())
+        good = hmac.compare_digest((await self._sign(name, expires)).encode(), signature.lower().encode())
         data = await self._files.get(name) if good and expires >= self._clock.now() else None
         if data is None:
             raise NotFound("There is no such picture, or the link to it has ended.")

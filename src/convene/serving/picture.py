@@ -1,7 +1,8 @@
 """Pictures as files: opened, measured, converted, and told where they come from. Pure; blocks, so call it in a thread.
 
 Only PNG, JPEG and WebP are opened, and none of more pixels than any model here makes: a small file can hold an
-enormous picture. What a picture says of its origin is the model, the seed and a hash of the prompt, never the prompt.
+enormous picture. What a picture says of its origin is the model, the seed and a hash of the prompt, never the prompt:
+whatever a host has written into it (web UIs write the whole prompt) is left out, but for the colours' profile.
 """
 
 from __future__ import annotations
@@ -19,15 +20,19 @@ if TYPE_CHECKING:
 
 PIXELS_MAX: Final = 4096 * 4096
 FORMATS: Final[tuple[ImageFormat, ...]] = ("png", "jpeg", "webp")
-_QUALITY: Final = 92
+QUALITY: Final = 92
+"""Of JPEG and WebP, from 0 to 100, where nothing else is asked for."""
 _EXIF_DESCRIPTION: Final = 0x010E
+_PLAIN: Final = ("RGB", "RGBA", "L")
+_DEEP: Final = 257
+"""From 16 bits of grey to 8; Pillow cuts off what is above 255."""
 
 
 class Unfit(ValueError):
     """Something that is no picture of a known form, or too large a one."""
 
 
-def finish(made: ImageMade, prompt: str, model: str, wanted: ImageFormat | None) -> Picture:
+def finish(made: ImageMade, prompt: str, model: str, wanted: ImageFormat | None, quality: int = QUALITY) -> Picture:
     """Return a picture in the form that is wanted (None: as it came), with its origin inside. Raises `Unfit`."""
     try:
         with Image.open(io.BytesIO(made.data), formats=FORMATS) as found:
@@ -35,7 +40,7 @@ def finish(made: ImageMade, prompt: str, model: str, wanted: ImageFormat | None)
                 raise Unfit(f"{found.width}x{found.height} are too many pixels")
             form = wanted or _format_of(found)
             found.load()
-            data = _encode(found, form, _origin(made, prompt, model))
+            data = _encode(_plain(found), form, _origin(made, prompt, model), quality)
             width, height = found.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
         if isinstance(fault, Unfit):
@@ -53,21 +58,45 @@ def _format_of(found: Image.Image) -> ImageFormat:
     raise Unfit(f"a picture of the form {found.format}")
 
 
+def _plain(found: Image.Image) -> Image.Image:
+    """Return the picture in colours that every form can be written from, without what else its file has held."""
+    profile = found.info.get("icc_profile")
+    if found.mode.startswith("I"):
+        plain = found.point(lambda value: value / _DEEP).convert("L")
+    elif found.mode in _PLAIN and not ("transparency" in found.info and found.mode != "RGBA"):
+        plain = found.copy()
+    else:
+        if found.mode == "CMYK":
+            profile = None  # it is one of inks
+        plain = found.convert("RGBA" if found.has_transparency_data else "RGB")
+    plain.info = {} if profile is None else {"icc_profile": profile}
+    return plain
+
+
 def _origin(made: ImageMade, prompt: str, model: str) -> str:
     digest = hashlib.sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
     seed = "" if made.seed is None else f"; seed {made.seed}"
     return f"made by {model}{seed}; prompt sha256:{digest}"
 
 
-def _encode(found: Image.Image, form: ImageFormat, origin: str) -> bytes:
+def _encode(plain: Image.Image, form: ImageFormat, origin: str, quality: int) -> bytes:
     out = io.BytesIO()
     if form == "png":
         told = PngImagePlugin.PngInfo()
         told.add_text("Description", origin)
-        found.save(out, "PNG", pnginfo=told)
+        plain.save(out, "PNG", pnginfo=told)
         return out.getvalue()
     exif = Image.Exif()
     exif[_EXIF_DESCRIPTION] = origin
-    flat = found if found.mode == "RGB" or (form == "webp" and found.mode == "RGBA") else found.convert("RGB")
-    flat.save(out, form.upper(), quality=_QUALITY, exif=exif)
+    if form == "jpeg" and plain.mode == "RGBA":
+        plain = _on_white(plain)
+    plain.save(out, form.upper(), quality=quality, exif=exif)
     return out.getvalue()
+
+
+def _on_white(plain: Image.Image) -> Image.Image:
+    """Return a picture without transparency: what was seen through is white, not whatever colour was below."""
+    white = Image.new("RGBA", plain.size, "white")
+    white.info = plain.info
+    white.alpha_composite(plain)
+    return white.convert("RGB")

@@ -8,7 +8,7 @@ import struct
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from convene.providers.base_images import ImageMade
 from convene.serving.picture import PIXELS_MAX, Unfit, finish
@@ -64,6 +64,60 @@ def test_a_picture_says_where_it_is_from_and_never_the_prompt(wanted: str) -> No
 
 def test_without_a_seed_none_is_claimed() -> None:
     assert "seed" not in str(reopened(finish(made(drawn("png"), None), "p", "m", "png").data).info["Description"])
+
+
+def saved(mode: str, form: str, colour: object, **fields: object) -> bytes:
+    """Return a small picture whose file has further things in it."""
+    out = io.BytesIO()
+    Image.new(mode, (4, 4), colour).save(out, form, **fields)  # type: ignore[arg-type]  # one that fits the mode
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("wanted", ["png", "jpeg", "webp"])
+def test_pictures_in_inks_and_in_deep_grey_become_every_form(wanted: str) -> None:
+    for data in (saved("CMYK", "jpeg", (0, 255, 255, 0)), saved("I;16", "png", 32_896), saved("1", "png", 1)):
+        assert reopened(finish(made(data), "p", "m", wanted).data).size == (4, 4)  # type: ignore[arg-type]
+
+
+def test_deep_grey_stays_the_grey_it_was() -> None:
+    grey = reopened(finish(made(saved("I;16", "png", 128 * 257)), "p", "m", "png").data)
+    assert grey.convert("L").getpixel((0, 0)) == 128
+
+
+@pytest.mark.parametrize(
+    "data",
+    [saved("RGBA", "png", (9, 9, 9, 0)), saved("P", "png", 0, transparency=0), saved("L", "png", 0, transparency=0)],
+)
+def test_what_was_seen_through_is_white_in_a_form_without_transparency(data: bytes) -> None:
+    flat = reopened(finish(made(data), "p", "m", "jpeg").data)
+    assert flat.mode == "RGB"
+    assert min(flat.getpixel((2, 2))) > 250  # type: ignore[arg-type]  # three colours
+    assert reopened(finish(made(data), "p", "m", "webp").data).convert("RGBA").getpixel((2, 2))[3] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize("wanted", ["png", "jpeg", "webp"])
+def test_nothing_that_a_host_wrote_into_its_file_goes_on(wanted: str) -> None:
+    told = PngImagePlugin.PngInfo()
+    told.add_text("parameters", "a secret wish, Steps: 20")
+    exif = Image.Exif()
+    exif[0x010E] = "a secret wish"
+    sources = (
+        saved("RGB", "png", 0, pnginfo=told),
+        saved("RGB", "jpeg", 0, comment=b"a secret wish", xmp=b"<x>a secret wish</x>", exif=exif),
+        saved("RGB", "webp", 0, xmp=b"<x>a secret wish</x>", exif=exif),
+    )
+    for data in sources:
+        assert b"secret" in data
+        assert b"secret" not in finish(made(data), "p", "m", wanted).data  # type: ignore[arg-type]
+
+
+def test_the_quality_that_is_asked_for_is_in_the_file() -> None:
+    noise = Image.effect_noise((64, 64), 80).convert("RGB")
+    out = io.BytesIO()
+    noise.save(out, "png")
+    for wanted in ("jpeg", "webp"):
+        small, large = (len(finish(made(out.getvalue()), "p", "m", wanted, level).data) for level in (5, 95))
+        assert small < large / 2
 
 
 def bomb() -> bytes:
