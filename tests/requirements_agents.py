@@ -15,7 +15,7 @@ AGENT-02 5 `Agent(agentverse="http://host:port", ...)` is all that makes an unmo
 AGENT-03 5 Agents with an own endpoint, mailbox and proxy agents, a Bureau, uagents 0.22.10, an A2A agent by
     `agentverse-sdk` and a web app by `register_chat_agent` register, are found and called, and answer.
 AGENT-04 proved `uagents-core` suffices for calling ACP agents: no `uagents.Agent` runs in the server.
-AGENT-05 5 The server is an agent too, with an identity that resolves to its inbox, since ACP answers are separate
+AGENT-05 proved The server is an agent too, with an identity that resolves to its inbox, since ACP answers are separate
     POSTs to the caller's endpoint.
 [agents §2]
 ID-01 proved Keys are secp256k1; an address is 65 characters of bech32, prefix `agent`, over the compressed public key
@@ -149,7 +149,7 @@ SEARCH-07 5 `POST .../agents/geo` (`geo_filter{latitude,longitude,radius}`, `inc
     .../agents/{a}` and `POST .../agents/click {"address","search_id","page_index","contract"?}` are served.
 SEARCH-08 5 `/v1/search` and `/v1/search/geo` do the same under older names.
 SEARCH-09 5 Tags, keywords, `/v1/search/analytics/insights/{a}` and SEO evaluation are a choice.
-SEARCH-10 5 The hosted service is asked `{"search_text": q, "semantic_search": true, "filters":
+SEARCH-10 proved The hosted service is asked `{"search_text": q, "semantic_search": true, "filters":
     {"state":["active"],"protocol_digest":["proto:30a8..."]}, "cutoff":"balanced", "limit": 10, "source": "<own
     id>"}`.
 SEARCH-11 5 Whether an agent lives is judged by our records (registration, good answer, status), not by HEAD alone.
@@ -174,7 +174,7 @@ ACP-01 proved To `ChatMessage{timestamp (UTC), msg_id (uuid4), content[]}` the r
 ACP-02 proved Content is `text{text}`, `resource{resource_id, resource}` (one `{uri, metadata{str:str}}` or a list, main
     one first), `metadata{metadata{str:str}}`, `start-session`, `end-session`, `start-stream{stream_id}` or
     `end-stream{stream_id}`, and nothing else.
-ACP-03 5 An answer is known by its envelope's session only.
+ACP-03 proved An answer is known by its envelope's session only.
 ACP-04 proved No ChatMessage that reaches the server stays unacknowledged.
 ACP-05 5 Agents should acknowledge, work, answer, close with `end-session`, and publish the manifest.
 ACP-06 proved A user's conversation with an agent keeps one envelope session for all its turns.
@@ -212,7 +212,7 @@ SYNC-04 proved Queueing in the agent, which works on one message at a time, is r
 TRAP-01 proved Messages come from the library's classes only, for a malformed body makes an agent deaf; health is
     tested by really talking.
 TRAP-02 proved The sender is never `user1...`.
-TRAP-03 5 Before the first call our identity stands, unexpired, in the registry that the agent asks.
+TRAP-03 proved Before the first call our identity stands, unexpired, in the registry that the agent asks.
 TRAP-04 proved The inbox never keeps an agent waiting, since agents send to all their partners one after another.
 TRAP-05 5 In tests `uagents.asgi.HOST = "127.0.0.1"`.
 TRAP-06 5 `uagents_core.logger` is tamed before any `uagents_core.utils.*` import, so no `uagents_core.log` appears

@@ -177,7 +177,7 @@ DEFER-07 proved The result goes to the first poll after the end and, for a while
 DEFER-08 proved If the agent fails, the poll gets a 200 whose text explains it: no HTTP error, no waiting sentence.
 DEFER-09 proved With no work outstanding, `Any update?` is a message like any other.
 DEFER-10 proved A streamed first turn can be deferred, and polls can be streamed.
-DEFER-11 5 Outstanding work survives both the client's 2 minutes (at least 240 s) and a restart of the server.
+DEFER-11 proved Outstanding work survives both the client's 2 minutes (at least 240 s) and a restart of the server.
 SESSION-01 proved Requests with the same `x-session-id`, which may be any random string, share a lasting session.
 SESSION-02 proved The context and what agents did are kept in the session.
 SESSION-03 proved Text that the client resends is not added to what the session already holds.

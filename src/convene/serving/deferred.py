@@ -47,6 +47,7 @@ TOLD_AGAIN_S: Final = 900.0
 """How long a result that was told is told again: SDKs repeat what was lost on the way (DEFER-07)."""
 FAILED: Final = "The work on your message could not be finished: {why}"
 EMPTY: Final = "The work on your message is finished; there is no text to show."
+BETWEEN: Final = "\n\n"
 DEFERRED: Final = TextDelta(SENTENCE)
 RETRY_S: Final = 1.0
 NOTHING_USED: Final = UsageReported(Usage(0, 0))
@@ -122,7 +123,9 @@ class Deferrals:
             await self._memory.forget_notes(owner, session_id, stale)
         if not runs:
             return None
-        events = [event for _, run in runs for event in await self._told(run)]
+        events: list[Event] = []
+        for _, run in runs:
+            events += ((TextDelta(BETWEEN),) if events else ()) + tuple(await self._told(run))
         fresh = {f"{NOTE}{one.run_id}": one for one, _ in runs if one.told_at is None}
         if fresh:
             told = {name: _encode(msgspec.structs.replace(one, told_at=now)) for name, one in fresh.items()}

@@ -1,0 +1,238 @@
+"""Agents of the unmodified `uagents` library, asked by a real server: each kind of answer, many at once, and kills."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from conformance.environments import Absent, clean_environment, ensure_python
+from process.almanac_double import Almanac
+from servers import do_without, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+HOUSE = Path(__file__).with_name("uagents_house.py")
+WAIT_S = 60.0
+"""No test takes it; it turns one that hangs into one that fails."""
+SENTENCE = "I've sent the message"
+CONFIG = """
+port = {port}
+[engine]
+enabled = false
+[scripted]
+enabled = true
+file = "{script}"
+[search]
+enabled = false
+[agents]
+directory = "{almanac}"
+quiet_s = 0.5
+[agentic]
+agent_wait_s = {wait_s}
+"""
+SCRIPT = {
+    "models": [
+        {
+            "name": "played-agentic",
+            "turns": [
+                {"steps": [{"call": {"name": "search_agents", "args": {"query": "echo1"}}}]},
+                {"steps": [{"call": {"name": "ask_agent", "args": {"agent": "@echo1", "message": "ciao"}}}]},
+                {"steps": [{"text": "The agent says ciao."}]},
+            ],
+        }
+    ]
+}
+
+
+class House:
+    """The real agents, and the Almanac that they know."""
+
+    def __init__(self, almanac: Almanac, addresses: dict[str, str]) -> None:
+        self.almanac = almanac
+        self.addresses = addresses
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """Start the agents and wait until all have registered."""
+    try:
+        python = ensure_python("uagents")
+    except Absent as fault:
+        do_without(str(fault))
+    folder = tmp_path_factory.mktemp("agents")
+    almanac = Almanac()
+    port = free_port()
+    listed = folder / "addresses.json"
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(  # noqa: S603 -- our own program
+            [str(python), str(HOUSE), str(port), almanac.url, str(listed)],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env=clean_environment(),
+        )
+    try:
+        _wait(lambda: listed.exists() and _listens(port))
+        addresses: dict[str, str] = json.loads(listed.read_text())
+        almanac.names = addresses
+        _wait(lambda: set(addresses.values()) <= set(almanac.records))
+        yield House(almanac, addresses)
+    finally:
+        process.kill()
+        process.wait()
+        almanac.close()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _wait(done: Any) -> None:  # noqa: ANN401 -- a question
+    until = time.monotonic() + WAIT_S
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+class Server:
+    """A real server, which can be killed and started again."""
+
+    def __init__(self, folder: Path, house: House, wait_s: float) -> None:
+        self.house = house
+        self.port = free_port()
+        self.key = ""
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        script = folder / "script.json"
+        script.write_text(json.dumps(SCRIPT))
+        config = folder / "convene.toml"
+        config.write_text(CONFIG.format(port=self.port, script=script, almanac=house.almanac.url, wait_s=wait_s))
+        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
+        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+
+    async def start(self) -> None:
+        """Start it and wait until agents can find it."""
+        before = len(self.house.almanac.records)
+        with (self._folder / "log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
+            )
+        async with asyncio.timeout(WAIT_S):
+            while not (self.answers() and (self.key or len(self.house.almanac.records) > before)):
+                assert self._process.returncode is None, self.log
+                await asyncio.sleep(0.05)
+        self.key = self.key or self.log.partition("Authorization: Bearer ")[2].split("'")[0]
+
+    def answers(self) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"http://127.0.0.1:{self.port}/livez").status_code == 200
+        return False
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+        await self._process.wait()
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    async def post(self, body: dict[str, Any], session: str = "") -> Any:  # noqa: ANN401 -- a reply as JSON
+        headers = {"Authorization": f"Bearer {self.key}"} | ({"x-session-id": session} if session else {})
+        async with httpx2.AsyncClient(timeout=90) as client:
+            url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
+            answer = await client.post(url, json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    async def ask(self, agent: str, text: str, session: str = "") -> str:
+        """Address an agent and return what it says."""
+        message = {"role": "user", "content": f"@{self.house.addresses[agent]} {text}"}
+        return words(await self.post({"model": "played-agentic", "messages": [message]}, session))
+
+
+def words(reply: Any) -> str:  # noqa: ANN401 -- a reply as JSON
+    return str(reply["choices"][0]["message"]["content"])
+
+
+@contextlib.asynccontextmanager
+async def serving(folder: Path, house: House, wait_s: float = 55.0) -> AsyncIterator[Server]:
+    server = Server(folder, house, wait_s)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
+
+
+@pytest.mark.req("AGENT-05", "TRAP-03", "ACP-03")
+async def test_each_kind_of_answer_of_a_real_agent_arrives(tmp_path: Path, house: House) -> None:
+    async with serving(tmp_path, house) as server:
+        assert await server.ask("echo0", "hello, ü") == "echo0: hello, ü"
+        assert await server.ask("plain", "no end mark") == "plain: no end mark"
+        assert await server.ask("stream", "go") == "one, two, three"
+        assert await server.ask("draw", "a cat") == "Here it is.\n\n![image](https://pictures.test/1.png)"
+        assert "could not be read" in await server.ask("malformed", "anything")
+        assert [await server.ask("count", "again", "a session") for _ in range(3)] == [
+            *("number 1", "number 2", "number 3")
+        ]
+        assert await server.ask("count", "again", "another") == "number 1"
+        assert await server.ask("echo0", "still well?") == "echo0: still well?"
+        said = [{"role": "user", "content": "Have echo1 say ciao, please."}]
+        reply = await server.post({"model": "played-agentic", "messages": said})
+    assert words(reply) == "The agent says ciao."
+    found, asked = reply["executable_data"]
+    assert found["result"]["agents"][0]["address"] == house.addresses["echo1"]
+    assert asked["result"]["answer"] == "echo1: ciao"
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.req("AGENT-05")
+async def test_twenty_agents_with_twenty_questions_each_at_once_from_one_identity(tmp_path: Path, house: House) -> None:
+    async with serving(tmp_path, house) as server:
+        pairs = [(f"echo{agent}", f"question {agent}.{number}") for agent in range(20) for number in range(20)]
+        answers = await asyncio.gather(*(server.ask(agent, text) for agent, text in pairs))
+    wrong = [(pair, answer) for pair, answer in zip(pairs, answers, strict=True) if answer != ": ".join(pair)]
+    assert wrong == []
+
+
+@pytest.mark.req("DEFER-11")
+async def test_a_kill_between_question_and_answer_loses_nothing(tmp_path: Path, house: House) -> None:
+    async with serving(tmp_path, house, wait_s=0.5) as server:
+        assert await server.ask("slow", "wait for it", "s") == SENTENCE
+        await server.kill()
+        await server.start()
+        poll = {"model": "played-agentic", "messages": [{"role": "user", "content": "Any update?"}]}
+        async with asyncio.timeout(WAIT_S):
+            while (told := words(await server.post(poll, "s"))) == SENTENCE:  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.1)
+        assert told == "slow: wait for it"
+        assert words(await server.post(poll, "s")) == told
+
+
+@pytest.mark.req("ID-07")
+async def test_the_server_keeps_its_address_over_restarts(tmp_path: Path, house: House) -> None:
+    before = set(house.almanac.records)
+    async with serving(tmp_path, house) as server:
+        await server.kill()
+        house.almanac.seen.clear()
+        await server.start()
+        async with asyncio.timeout(WAIT_S):
+            while "POST /v1/almanac/agents" not in house.almanac.seen:  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.05)
+    assert len(set(house.almanac.records) - before) == 1

@@ -1,0 +1,167 @@
+"""The composition of agents: who we are, who is found where, how far the way to agents reaches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from convene.agents.base import Heard
+from convene.app_agents import AgentParts, Desk, open_agents_egress
+from convene.config import Agents, Config, EgressSettings, Secret
+from convene.egress import EgressRefused, Request
+from convene.errors import Failed, UpstreamFault
+from convene.registry.base import Found, Interaction
+from convene.tools.agents_base import Asking
+from market_doubles import ADDRESS, OTHER
+from sessions_double import SessionsDouble
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+    from pathlib import Path
+
+    from convene.agents.base import AgentCard, Conversation
+    from fakes import FakeClock
+
+ROME = Found(protocol="acp", name="rome", address=ADDRESS, handle="rome", score=0.5)
+OSLO = Found(protocol="acp", name="oslo", address=OTHER, score=0.9)
+
+
+class Directory:
+    """Knows these, or fails."""
+
+    def __init__(self, *agents: Found, broken: bool = False) -> None:
+        self.agents = agents
+        self.broken = broken
+        self.noted: list[Interaction] = []
+
+    async def search(self, query: str, limit: int, *, source: str = "") -> Sequence[Found]:
+        del query, source
+        self._check()
+        return self.agents[:limit]
+
+    async def find(self, name: str) -> Found | None:
+        self._check()
+        return next((one for one in self.agents if name.removeprefix("@") in {one.address, one.handle}), None)
+
+    async def note(self, interaction: Interaction) -> None:
+        self._check()
+        self.noted.append(interaction)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise UpstreamFault("down")
+
+
+class Talker:
+    """Says who was asked what."""
+
+    protocol = "acp"
+
+    async def talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
+        yield Heard(kind="text", text=f"{card.name} {conversation.owner} {conversation.key} {say}")
+
+
+def desk(*directories: Directory) -> Desk:
+    return Desk(directories, (Talker(),))  # type: ignore[arg-type]  # doubles
+
+
+@pytest.fixture
+def parts(tmp_path: Path, clock: FakeClock) -> Any:  # noqa: ANN401 -- a fixture's factory
+    """Return a function from settings of agents, sessions and fields of the configuration to the parts."""
+
+    def make(sessions: SessionsDouble | None = None, agents: Agents = Agents(), **fields: object) -> AgentParts:  # noqa: B008 -- frozen
+        config = msgspec.structs.replace(Config(data_dir=tmp_path, cache_dir=tmp_path, agents=agents), **fields)
+        kept = sessions or SessionsDouble()
+        return AgentParts(config, clock, lambda: kept)
+
+    return make
+
+
+async def test_the_best_of_all_directories_come_first_and_each_agent_once() -> None:
+    again = msgspec.structs.replace(ROME, name="rome elsewhere", score=1.0)
+    found = await desk(Directory(ROME), Directory(OSLO, again)).search("x", 5)
+    assert [one.name for one in found] == ["oslo", "rome"]
+    assert [one.name for one in await desk(Directory(ROME, OSLO)).search("x", 1)] == ["rome"]
+
+
+async def test_agents_that_nobody_here_can_talk_to_are_left_out() -> None:
+    other = Found(protocol="a2a", name="far", url="http://a.test")
+    assert await desk(Directory(other)).search("x", 5) == []
+    heard = [one async for one in desk().ask(other, Asking(owner="o", conversation="c", call_key="k", say="hi"))]
+    assert [one.kind for one in heard] == ["error"]
+
+
+async def test_a_directory_that_is_down_is_done_without_unless_it_is_the_only_one() -> None:
+    assert await desk(Directory(broken=True), Directory(ROME)).search("x", 5) == [ROME]
+    with pytest.raises(Failed):
+        await desk(Directory(broken=True)).search("x", 5)
+    assert await desk(Directory(broken=True), Directory(ROME)).find("@rome") == ROME
+    with pytest.raises(Failed):
+        await desk(Directory(broken=True), Directory(OSLO)).find("@rome")
+    assert await desk(Directory(OSLO)).find("@rome") is None
+    assert await desk().search("x", 5) == []
+
+
+async def test_who_is_asked_gets_the_question_and_the_directories_learn_how_it_went() -> None:
+    broken, well = Directory(broken=True), Directory(ROME)
+    one = desk(broken, well)
+    heard = [piece.text async for piece in one.ask(ROME, Asking(owner="o", conversation="c", call_key="k", say="hi"))]
+    assert heard == ["rome o c hi"]
+    await one.note(ROME, "success", 1.5)
+    assert well.noted == [Interaction(agent=ADDRESS, outcome="success", seconds=1.5)]
+
+
+@pytest.mark.req("ID-07")
+async def test_our_address_is_made_once_and_kept_or_follows_from_the_setting(parts: Any) -> None:  # noqa: ANN401
+    sessions = SessionsDouble()
+    addresses = []
+    for one in (parts(sessions), parts(sessions), parts(), parts(sessions, Agents(seed=Secret("s")))):
+        await one.start()
+        addresses.append(one.address)
+        await one.aclose()
+    assert addresses[0] == addresses[1]
+    assert addresses[3] != addresses[0]
+    assert all(address.startswith("agent1q") for address in addresses)
+
+
+async def test_without_a_directory_there_is_nobody_and_no_tool_and_switched_off_nothing(parts: Any) -> None:  # noqa: ANN401
+    one = parts()
+    await one.start()
+    assert (one.anybody(), list(one.tools()), one.notices()) == (False, [], ())
+    assert (await one.receive(b"{}")).status == 400
+    await one.aclose()
+    off = parts(agents=Agents(enabled=False, directory="http://market.test"))
+    await off.start()
+    assert (off.anybody(), list(off.tools()), off.address) == (False, [], "")
+    assert (await off.receive(b"{}")).status == 503
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({}, "http://127.0.0.1:8000/agents/inbox"),
+        ({"host": "::1", "port": 9}, "http://[::1]:9/agents/inbox"),
+        ({"public_url": "https://us.test/"}, "https://us.test/agents/inbox"),
+        ({"agents": Agents(inbox_url="https://in.test/x")}, "https://in.test/x"),
+    ],
+)
+def test_our_inbox_is_where_this_server_is_reached(parts: Any, fields: dict[str, Any], url: str) -> None:  # noqa: ANN401
+    assert parts(**fields).inbox_url == url
+
+
+@pytest.mark.parametrize(
+    ("host", "allow", "reached"),
+    [("127.0.0.1", (), True), ("0.0.0.0", (), False), ("0.0.0.0", ("127.0.0.0/8",), True)],  # noqa: S104 -- not bound here
+)
+async def test_agents_on_loopback_are_reached_from_loopback_alone_unless_allowed(
+    tmp_path: Path,
+    host: str,
+    allow: tuple[str, ...],
+    reached: bool,  # noqa: FBT001 -- a column of the table
+) -> None:
+    config = Config(data_dir=tmp_path, cache_dir=tmp_path, host=host, egress=EgressSettings(allow=allow))
+    with pytest.raises(Exception) as fault:  # noqa: PT011 -- which one is what is asked
+        await open_agents_egress(config).fetch(Request(url="http://127.0.0.1:1/submit"))
+    assert isinstance(fault.value, EgressRefused) is not reached
