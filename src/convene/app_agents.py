@@ -151,10 +151,17 @@ class AgentParts:
         sessions: Callable[[], Sessions],
         egress: Egress | None = None,
         directories: Sequence[Directory] = (),
+        populated: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`sessions` gives those of the store that is open; `egress` takes the place of the guarded way out.
+        """Take what is needed.
 
-        `directories` come before the configured one.
+        Args:
+            config: the settings.
+            clock: the time.
+            sessions: gives those of the store that is open.
+            egress: takes the place of the guarded way out.
+            directories: come before the configured one, and are this server's own.
+            populated: whether any of them has anybody; asked for every request of an agentic model, so it is cheap.
         """
         self._config = config
         self._settings = config.agents
@@ -167,6 +174,7 @@ class AgentParts:
             self._remote = Agentverse(settings.directory, self._egress, clock, settings.directory_key.reveal())
         remote = () if self._remote is None else (RemoteDirectory(self._remote),)
         self.directories: tuple[Directory, ...] = (*directories, *remote) if settings.enabled else ()
+        self._populated = populated if directories else lambda: False
         self.me: Identity | None = None
         self._inbox: Inbox | None = None
         self._desk = Desk(self.directories, ())
@@ -188,7 +196,7 @@ class AgentParts:
 
     def anybody(self) -> bool:
         """Whether there is anybody to be asked."""
-        return bool(self.directories) and self.me is not None
+        return self.me is not None and (self._remote is not None or self._populated())
 
     def tools(self) -> Sequence[Tool]:
         """Return the tools (`tools.base.Toolbox`)."""

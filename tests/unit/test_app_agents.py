@@ -138,6 +138,22 @@ async def test_without_a_directory_there_is_nobody_and_no_tool_and_switched_off_
     assert (await off.receive(b"{}")).status == 503
 
 
+@pytest.mark.parametrize("populated", [True, False])
+async def test_there_is_somebody_once_our_own_directory_has_anybody(
+    tmp_path: Path,
+    clock: FakeClock,
+    populated: bool,  # noqa: FBT001 -- both
+) -> None:
+    config, kept = Config(data_dir=tmp_path, cache_dir=tmp_path), SessionsDouble()
+    one = AgentParts(config, clock, lambda: kept, directories=(Directory(ROME),), populated=lambda: populated)
+    assert not one.anybody()  # nobody can be asked before we are somebody
+    await one.start()
+    assert one.anybody() is populated
+    assert [tool.spec.name for tool in one.tools()] == ["search_agents", "ask_agent"]
+    assert await one.find("@rome") == ROME
+    await one.aclose()
+
+
 @pytest.mark.parametrize(
     ("fields", "url"),
     [
