@@ -182,7 +182,7 @@ ACP-07 proved `StartSessionContent` before the first turn is an option of each a
 ACP-08 proved Cards are `metadata` with `card_protocol_version: "1"`, `requires_card_interaction: "true"`, `card_kind`
     (carousel, detail, form, review, custom), `card_payload`, optional `card_id`, `is_terminal`,
     `preferred_drawer_width_px`.
-ACP-09 5 The reply to a card echoes `card_id`, has `text`, `selection` (JSON) or `cancelled`, and no `card_kind`.
+ACP-09 proved The reply to a card echoes `card_id`, has `text`, `selection` (JSON) or `cancelled`, and no `card_kind`.
 ACP-10 proved The user gets both kinds of picture: markdown in the text, and resources.
 ACP-11 proved With no buyer set up, RequestPayment is answered by `RejectPayment` and the user learns of it.
 ACP-12 proved After `ErrorMessage{error}` the call has failed on the agent's side.

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from uagents_core.contrib.protocols import chat as library
 from uagents_core.contrib.protocols import payment
+from uagents_core.contrib.protocols.chat import cards
 from uagents_core.envelope import Envelope as LibraryEnvelope
 from uagents_core.identity import Identity
 from uagents_core.models import ErrorMessage, Model
@@ -274,6 +275,32 @@ def test_content_of_an_unknown_kind_is_left_out_and_the_rest_is_heard() -> None:
     read = codec.read_message(codec.CHAT_MESSAGE, msgspec.json.encode(said))
     assert isinstance(read, codec.ChatMessage)
     assert read.content == (codec.Text("there"),)
+
+
+@pytest.mark.req("ACP-09")
+@pytest.mark.parametrize(
+    ("said", "text", "selection", "cancelled"),
+    [
+        ("the blue one", "the blue one", None, False),
+        ('{"size": 3, "gift": true, "name": "ü"}', None, {"size": 3, "gift": True, "name": "ü"}, False),
+        ('{"nested": {"a": 1}}', '{"nested": {"a": 1}}', None, False),
+        (" Cancel ", None, None, True),
+    ],
+)
+@pytest.mark.parametrize("card_id", ["", "44444444-4444-4444-8444-444444444444"])
+def test_an_answer_to_a_card_is_read_by_the_library(
+    said: str,
+    text: str | None,
+    selection: dict[str, object] | None,
+    cancelled: bool,  # noqa: FBT001 -- a column of the table
+    card_id: str,
+) -> None:
+    answer = codec.card_answer(card_id, said)
+    read = cards.extract_card_response(library.MetadataContent(metadata=answer.metadata))
+    assert read is not None
+    assert str(read.card_id or "") == card_id
+    assert (read.text, read.selection, read.cancelled) == (text, selection, cancelled)
+    assert "card_kind" not in answer.metadata
 
 
 @pytest.mark.req("CALL-02")

@@ -30,6 +30,7 @@ WAIT_S = 60.0
 SENTENCE = "I've sent the message"
 CONFIG = """
 port = {port}
+workers = {workers}
 [engine]
 enabled = false
 [scripted]
@@ -111,7 +112,7 @@ def _wait(done: Any) -> None:  # noqa: ANN401 -- a question
 class Server:
     """A real server, which can be killed and started again."""
 
-    def __init__(self, folder: Path, house: House, wait_s: float) -> None:
+    def __init__(self, folder: Path, house: House, wait_s: float, workers: int) -> None:
         self.house = house
         self.port = free_port()
         self.key = ""
@@ -120,7 +121,9 @@ class Server:
         script = folder / "script.json"
         script.write_text(json.dumps(SCRIPT))
         config = folder / "convene.toml"
-        config.write_text(CONFIG.format(port=self.port, script=script, almanac=house.almanac.url, wait_s=wait_s))
+        config.write_text(
+            CONFIG.format(port=self.port, script=script, almanac=house.almanac.url, wait_s=wait_s, workers=workers)
+        )
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
         self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
 
@@ -171,8 +174,8 @@ def words(reply: Any) -> str:  # noqa: ANN401 -- a reply as JSON
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, house: House, wait_s: float = 55.0) -> AsyncIterator[Server]:
-    server = Server(folder, house, wait_s)
+async def serving(folder: Path, house: House, wait_s: float = 55.0, workers: int = 1) -> AsyncIterator[Server]:
+    server = Server(folder, house, wait_s, workers)
     await server.start()
     try:
         yield server
@@ -209,6 +212,19 @@ async def test_twenty_agents_with_twenty_questions_each_at_once_from_one_identit
         answers = await asyncio.gather(*(server.ask(agent, text) for agent, text in pairs))
     wrong = [(pair, answer) for pair, answer in zip(pairs, answers, strict=True) if answer != ": ".join(pair)]
     assert wrong == []
+
+
+async def test_answers_that_reach_another_worker_are_heard_and_polls_reach_any(tmp_path: Path, house: House) -> None:
+    async with serving(tmp_path, house, wait_s=3.0, workers=3) as server:
+        pairs = [(f"echo{number}", f"question {number}") for number in range(20)]
+        answers = await asyncio.gather(*(server.ask(agent, text) for agent, text in pairs))
+        assert [*answers] == [": ".join(pair) for pair in pairs]
+        assert await server.ask("slow", "wait for it", "s") == SENTENCE
+        poll = {"model": "played-agentic", "messages": [{"role": "user", "content": "Any update?"}]}
+        async with asyncio.timeout(WAIT_S):
+            while (told := words(await server.post(poll, "s"))) == SENTENCE:  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.1)
+        assert told == "slow: wait for it"
 
 
 @pytest.mark.req("DEFER-11")

@@ -36,6 +36,10 @@ COMPLETE_PAYMENT: Final = "model:989bbe39db5f7971d2c0ada99c783460743541525385e75
 STRUCTURED_RESPONSE: Final = "model:8acfef06b9a68cc96897a2d0c0d1389ab921a1992c855548b9a926d8075cbe48"
 
 
+CANCELS: Final = frozenset({"cancel", "cancelled", "abort"})
+"""Answers to a card that take it back."""
+
+
 class BadMessageError(Exception):
     """A message that its own schema does not allow. The text is for the log."""
 
@@ -216,6 +220,18 @@ def write_rejection(reason: str) -> Draft:
     """Return that nothing is paid (ACP-11)."""
     body = _encode({"reason": clean(reason)})
     return Draft(schema_digest=REJECT_PAYMENT, protocol_digest=PAYMENT_PROTOCOL, body=body)
+
+
+def card_answer(card_id: str, said: str) -> Meta:
+    """Return what the user says to a card: a selection if it is a JSON object of plain values, else text (ACP-09)."""
+    found = {"card_protocol_version": "1"} | ({"card_id": card_id} if card_id else {})
+    if said.strip().casefold() in CANCELS:
+        return Meta(found | {"cancelled": "true"})
+    try:
+        selection = msgspec.json.decode(clean(said), type=dict[str, str | bool | int | float])
+    except (msgspec.MsgspecError, RecursionError):
+        return Meta(found | {"text": said})
+    return Meta(found | {"selection": _encode(selection).decode()})
 
 
 def clean(text: str) -> str:

@@ -162,7 +162,9 @@ class ChatTalker:
     async def _ask(self, card: AgentCard, session: str, call: str, sent: Sent, say: str) -> Delivery:
         """Write down that the question goes out, and send it."""
         starts = card.address in self._terms.openers and not await self._letters.has_spoken(session)
-        content = (*((codec.StartSession(),) if starts else ()), codec.Text(say))
+        shown = await self._letters.card(session)
+        words = codec.Text(say) if shown is None else codec.card_answer(shown, say)
+        content = (*((codec.StartSession(),) if starts else ()), words)
         await self._letters.note_sent(session, call, sent)
         draft = codec.write_chat(content, msg_id=sent.msg_id, at=sent.at)
         return await self._courier.send(draft, card.address, session, card.endpoints)
@@ -186,6 +188,9 @@ class ChatTalker:
                     heard = listening.hear(said, clock.monotonic())
                     if isinstance(said, codec.PaymentAsked):
                         await self._courier.send(codec.write_rejection(NO_PAYMENT), slot.agent, slot.session)
+                for one in heard:
+                    if one.kind == "needs_input":
+                        await self._letters.note_card(slot.session, one.metadata.get("card_id", ""))
                 if listening.over:
                     # Before the end is told: whoever is told twice after a crash is told the same.
                     await self._letters.take(slot.session, call, kept)

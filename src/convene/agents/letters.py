@@ -28,6 +28,7 @@ OWNER: Final = "\x1facp"
 PARTNER: Final = "with"
 LETTER: Final = "in:"
 SENT: Final = "sent:"
+CARD: Final = "card"
 BYTES_MAX: Final = 8 * 1024 * 1024
 """Of one conversation; the oldest go."""
 SECOND_US: Final = 1_000_000
@@ -102,7 +103,16 @@ class Letters:
             for note in known
             if note.name.startswith(LETTER) and _letter(note.body).taken not in {"", "-"}
         }
-        await self._put(session, notes | {_sent_name(call): _encode(sent)})
+        await self._put(session, notes | {_sent_name(call): _encode(sent), CARD: b""})
+
+    async def note_card(self, session: str, card_id: str) -> None:
+        """Note that the agent waits for an answer to a card; the next question is that answer."""
+        await self._put(session, {CARD: f"{CARD}:{card_id}".encode()})
+
+    async def card(self, session: str) -> str | None:
+        """Return the id of the card that waits for an answer, which may be empty; None: there is none."""
+        found = await self._sessions().notes(OWNER, session, (CARD,))
+        return found[0].body.decode().partition(":")[2] if found and found[0].body else None
 
     async def sent(self, session: str, call: str) -> Sent | None:
         """Return when the question of a call went out; None: it has not."""

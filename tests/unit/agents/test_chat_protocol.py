@@ -323,6 +323,31 @@ def test_a_card_that_waits_for_the_user_is_passed_through_as_a_question() -> Non
     assert heard[-1].metadata == card
 
 
+@pytest.mark.req("ACP-09")
+def test_what_the_user_says_after_a_card_is_the_answer_to_it_and_only_once() -> None:
+    card = {
+        "card_protocol_version": "1",
+        "requires_card_interaction": "true",
+        "card_kind": "form",
+        "card_payload": "{}",
+        "card_id": "44444444-4444-4444-8444-444444444444",
+    }
+
+    async def play(house: House) -> list[tuple[codec.Content, ...]]:
+        agent = house.agent("shop", saying(codec.Meta(card)))
+        await house.heard(agent, "buy", call="c1")
+        agent.play = saying("Bought.", END)
+        await house.heard(agent, "the blue one", call="c2")
+        await house.heard(agent, "thanks", call="c3")
+        return [said.content for _, said in agent.received if isinstance(said, codec.ChatMessage)]
+
+    assert scene(play) == [
+        (codec.Text("buy"),),
+        (codec.Meta({"card_protocol_version": "1", "card_id": card["card_id"], "text": "the blue one"}),),
+        (codec.Text("thanks"),),
+    ]
+
+
 @pytest.mark.req("ACP-07")
 def test_only_agents_that_want_it_get_a_start_of_the_session_and_only_once() -> None:
     async def play(house: House) -> list[tuple[codec.Content, ...]]:
