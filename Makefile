@@ -9,7 +9,9 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
 UV := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	--no-emit-index-url --no-emit-find-links
 
-.PHONY: help serve test check format bench soak conformance lock clean
+TORCH ?= torch==2.13.0
+
+.PHONY: help serve test test-images check format bench soak conformance lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,8 +32,20 @@ help: ## Show this list
 serve: .venv/.default ## Serve on port 8000 (PORT=...) with a real embedded model; prints a key and a curl line
 	@exec .venv/bin/convene serve
 
+.venv-images/.ready: requirements/images.txt Makefile
+	@echo "Setting up .venv-images with $(TORCH) for the processor (1.3 GB on disk, once) ..." >&2
+	@"$(PYTHON)" -m venv .venv-images
+	@.venv-images/bin/python tests/images/at_hand.py "$(TORCH)"
+	@.venv-images/bin/python -m pip --disable-pip-version-check --quiet install "$(TORCH)"
+	@.venv-images/bin/python -m pip --disable-pip-version-check --quiet install \
+		--require-hashes --only-binary :all: -r requirements/images.txt
+	@touch $@
+
 test: .venv/.dev ## Run all tests
 	@.venv/bin/python -m pytest
+
+test-images: .venv/.dev .venv-images/.ready ## Run the tests of local pictures with torch and diffusers in .venv-images
+	@CONVENE_TEST_IMAGES_PYTHON="$(CURDIR)/.venv-images/bin/python" .venv/bin/python -m pytest tests/images
 
 check: .venv/.dev ## Format, lint, types, import layers, rules of the house
 	.venv/bin/ruff format --check .
@@ -65,7 +79,8 @@ conformance: .venv/.default ## Run other people's test suites against a server (
 
 lock: .venv/.dev ## Write the hash-pinned requirements anew
 	$(UV) pyproject.toml requirements/build.in -o requirements/default.txt
-	$(UV) --all-extras pyproject.toml requirements/build.in requirements/dev.in -c requirements/default.txt -o requirements/dev.txt
+	$(UV) --extra postgres --extra redis pyproject.toml requirements/build.in requirements/dev.in -c requirements/default.txt -o requirements/dev.txt
+	$(UV) requirements/images.in -c requirements/default.txt -o requirements/images.txt
 
 clean: ## Remove what was built
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out
+	rm -rf .venv .venv-images .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out

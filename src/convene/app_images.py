@@ -12,12 +12,16 @@ import msgspec
 
 from convene.api.images import ImageFiles, ImageRequests
 from convene.config import ConfigError
+from convene.engine.base_images import PaintSettings
+from convene.engine.image_process import PaintEngine
+from convene.engine.image_weights import find_images
 from convene.errors import Failed
 from convene.http.base import Timeouts
 from convene.http.client import ClientOptions
 from convene.providers.images_a1111 import A1111Images, A1111Settings
 from convene.providers.images_comfy import ComfyImages, WorkflowUnfit
 from convene.providers.images_host import ImageHostSettings
+from convene.providers.images_local import LocalImages, LocalImagesSettings
 from convene.providers.images_openai import OpenAIImages
 from convene.serving.base import ModelCard, Outcome
 from convene.serving.base_images import ImageRequest
@@ -33,27 +37,34 @@ if TYPE_CHECKING:
     from convene.api.routes import Endpoint
     from convene.clock import Clock
     from convene.config import Config, Images
+    from convene.engine.base import FetchSettings
     from convene.events import Noticed
     from convene.http.base import Client
-    from convene.providers.base_images import ImageProgress
+    from convene.providers.base_images import ImageModel, ImageProgress
     from convene.serving.base import Principal
     from convene.serving.images import ImageDesk
     from convene.tools.base import Tool, ToolContext
 
 
-def image_models(config: Config, clock: Clock, client: Callable[[ClientOptions], Client]) -> list[Deployment]:
-    """Return the image models of a configuration; `client` makes the connections of one. Raises `ConfigError`."""
+def image_models(
+    config: Config, clock: Clock, client: Callable[[ClientOptions], Client], fetch: FetchSettings
+) -> list[Deployment]:
+    """Return the image models of a configuration; those of this machine are not started.
+
+    `client` makes the connections of one, `fetch` says where weights may come from. Raises `ConfigError`.
+    """
     found: list[Deployment] = []
     for name, wanted in config.images.items():
-        model = _model(name, wanted, clock, client(ClientOptions()))
-        if model.capabilities.count_max > 1:
-            model.capabilities = msgspec.structs.replace(model.capabilities, count_max=wanted.count_max)
+        if wanted.kind == "local":
+            model: ImageModel = _local(config, name, wanted, clock, fetch)
+        else:
+            model = _hosted(name, wanted, clock, client(ClientOptions()))
         card = ModelCard(
             id=name,
             created=int(clock.now()),
             owned_by=name,
             upstream=name,
-            target=wanted.model or name,
+            target=wanted.model or Path(wanted.folder).name or name,
             kind="image",
             aliases=wanted.aliases,
             sizes=tuple(f"{width}x{height}" for width, height in model.capabilities.sizes or ()),
@@ -127,6 +138,37 @@ def image_endpoints(
     }
 
 
+def studios(deployments: Sequence[Deployment]) -> list[LocalImages]:
+    """Return the image models that draw on this machine: each has a child to start and to end."""
+    return [one.image for one in deployments if isinstance(one.image, LocalImages)]
+
+
+def _hosted(name: str, wanted: Images, clock: Clock, client: Client) -> ImageModel:
+    model = _model(name, wanted, clock, client)
+    if model.capabilities.count_max > 1:
+        model.capabilities = msgspec.structs.replace(model.capabilities, count_max=wanted.count_max)
+    return model
+
+
+def _local(config: Config, name: str, wanted: Images, clock: Clock, fetch: FetchSettings) -> LocalImages:
+    settings = LocalImagesSettings(
+        upstream=name, side_max=wanted.side_max, count_max=wanted.count_max, waiting_max=wanted.waiting_max
+    )
+    paint = PaintSettings(
+        device=wanted.device,
+        precision=wanted.precision,
+        steps=wanted.steps or 0,
+        guidance=wanted.guidance,
+        threads=wanted.threads,
+    )
+    if wanted.python:
+        paint = msgspec.structs.replace(paint, python=wanted.python)
+    # On the processor `auto` computes with whole weights, so halves would only have to be widened.
+    half = paint.precision in {"float16", "bfloat16"} or (paint.precision == "auto" and paint.device != "cpu")
+    weights = find_images(wanted.folder or wanted.model, config.cache_dir, fetch, half=half)
+    return LocalImages(PaintEngine(weights, paint), settings, clock)
+
+
 def _model(name: str, wanted: Images, clock: Clock, client: Client) -> OpenAIImages | A1111Images | ComfyImages:
     key = wanted.api_key.reveal()
     headers = tuple((header, value.reveal()) for header, value in wanted.headers.items())
@@ -142,9 +184,12 @@ def _model(name: str, wanted: Images, clock: Clock, client: Client) -> OpenAIIma
     )
     if wanted.kind == "automatic1111":
         how = A1111Settings(
-            steps=wanted.steps, sampler=wanted.sampler, guidance=wanted.guidance, checkpoint=wanted.model
+            steps=wanted.steps or 25,
+            sampler=wanted.sampler,
+            guidance=7.0 if wanted.guidance is None else wanted.guidance,
+            checkpoint=wanted.model,
         )
-        return A1111Images(client, settings, how, clock)
+        return A1111Images(client, settings, how, clock, wanted.side_max)
     if wanted.kind == "comfyui":
         return _workflow(name, wanted, clock, client, settings)
     return OpenAIImages(client, settings, clock)

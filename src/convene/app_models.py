@@ -15,7 +15,7 @@ import msgspec
 
 from convene.app_agent import agentic_terms
 from convene.app_books import terms_of
-from convene.app_images import image_models
+from convene.app_images import image_models, studios
 from convene.config import ConfigError
 from convene.engine.base import EMBEDDING_SETTINGS, EngineSettings, FetchSettings
 from convene.engine.catalogue import find_open_model
@@ -100,16 +100,21 @@ class Deployments:
         self._embeddings = self._embed_locally() if config.engine.enabled and config.engine.embeddings else None
         self._chat = self._chat_locally() if config.engine.enabled else None
         self.all = tuple(self._deploy())
+        self.studios = studios(self.all)
 
     def start(self) -> None:
-        """Begin loading the embedded models; returns at once."""
+        """Begin loading the models of this machine; returns at once."""
         for engine in self.engines:
             engine.start()
+        for studio in self.studios:
+            studio.start()
 
     async def aclose(self) -> None:
         """End the engines and drop the connections."""
         for engine in self.engines:
             await engine.aclose()
+        for studio in self.studios:
+            await studio.aclose()
         for client in self._clients:
             await client.aclose()
 
@@ -171,7 +176,7 @@ class Deployments:
             for name, model in self._scripted.items()
             if name not in configured
         ]
-        found += image_models(self._config, self._clock, self._client)
+        found += image_models(self._config, self._clock, self._client, fetch_settings(self._config))
         return [self._on_terms(deployment) for deployment in found]
 
     def _on_terms(self, deployment: Deployment) -> Deployment:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from convene.app_models import Deployments
     from convene.config import Config
-    from convene.engine.base import EngineStatus, LocalEngine
+    from convene.engine.base import EngineStatus
     from convene.http.server import Server
     from convene.serving.admission import Admission
 
@@ -88,12 +88,26 @@ def refuse_port(config: Config, fault: OSError) -> Unavailable:
 
 def _greet(app: App, config: Config, server: Server) -> None:
     announce(app, config, server.port)
-    if app.deployments.engines:
-        app.keep(asyncio.get_running_loop().create_task(narrate(app.deployments.engines), name="narrator"))
+    rising: list[Rising] = [*app.deployments.engines, *app.deployments.studios]
+    if rising:
+        app.keep(asyncio.get_running_loop().create_task(narrate(rising), name="narrator"))
 
 
-async def narrate(engines: Sequence[LocalEngine]) -> None:
-    """Tell how the embedded models come up, download progress included, until each is ready or has failed."""
+class Rising(Protocol):
+    """A model of this machine on its way up."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    def status(self) -> EngineStatus:
+        """Return how it stands."""
+        ...
+
+
+async def narrate(engines: Sequence[Rising]) -> None:
+    """Tell how the models of this machine come up, download progress included, until each is ready or has failed."""
     said: dict[str, str] = {}
     on_terminal = sys.stderr.isatty()
     while True:

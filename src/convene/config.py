@@ -476,12 +476,23 @@ def _check(config: Config) -> None:
 
 def _check_images(config: Config) -> None:
     for name, images in config.images.items():
-        if not _is_web_root(images.base_url):
+        if images.kind == "local":
+            _check_local_images(config, name, images)
+        elif not _is_web_root(images.base_url):
             raise _fault(config, ("images", name, "base_url"), "must be an absolute http:// or https:// address")
         if (images.kind == "comfyui") != bool(images.workflow):
             message = "is for kind comfyui, which needs it: a workflow saved in API form"
             raise _fault(config, ("images", name, "workflow"), message)
         _check_terms(config, name, images, "images")
+
+
+def _check_local_images(config: Config, name: str, images: Images) -> None:
+    if bool(images.folder) == bool(images.model):
+        message = "or model, one of them, says where the weights are for kind local"
+        raise _fault(config, ("images", name, "folder"), message)
+    if config.workers > 1:
+        message = "local needs workers = 1, as each worker would load the weights for itself"
+        raise _fault(config, ("images", name, "kind"), message)
 
 
 def _check_terms(config: Config, name: str, model: Model | Images, table: str = "models") -> None:

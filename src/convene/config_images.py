@@ -10,21 +10,47 @@ from convene.config_values import About, Secret
 
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
-    """`[images.NAME]`: one image model at one host; the first is what requests get that name a chat model."""
+    """`[images.NAME]`: one image model, at a host or on this machine.
 
-    kind: Annotated[Literal["openai", "automatic1111", "comfyui"], About("Dialect the host speaks")] = "openai"
+    The first is what requests get that name a chat model.
+    """
+
+    kind: Annotated[
+        Literal["openai", "automatic1111", "comfyui", "local"], About("Dialect the host speaks, or this machine")
+    ] = "openai"
     base_url: Annotated[str, About("Root of its API; for openai with /v1")] = ""
-    model: Annotated[str, About("Its name there, or the checkpoint of automatic1111; the same when empty")] = ""
+    model: Annotated[
+        str,
+        About(
+            "Its name there, or the checkpoint of automatic1111; the same when empty. Of local: owner/name on the hub"
+        ),
+    ] = ""
     api_key: Annotated[Secret, About("Key sent as Authorization: Bearer")] = Secret()
     headers: Annotated[dict[str, Secret], About("Further headers sent to it")] = msgspec.field(default_factory=dict)
     aliases: Annotated[tuple[str, ...], About("Further names for it here")] = ()
-    steps: Annotated[int, About("Steps of one picture (automatic1111)", at_least=1, at_most=500)] = 25
+    steps: Annotated[
+        int | None, About("Steps of one picture; 25 (automatic1111), its own (local)", at_least=1, at_most=500)
+    ] = None
     sampler: Annotated[str, About("Sampler (automatic1111); its own when empty")] = ""
-    guidance: Annotated[float, About("How closely it follows the prompt (automatic1111)", at_least=0)] = 7.0
+    guidance: Annotated[
+        float | None, About("How closely it follows the prompt; 7 (automatic1111), its own (local)", at_least=0)
+    ] = None
     workflow: Annotated[str, About("Workflow in API form (comfyui)", is_path=True)] = ""
     places: Annotated[
         dict[str, str], About('Where things go in the workflow, as prompt = "6.text"; found when empty (comfyui)')
     ] = msgspec.field(default_factory=dict)
+    folder: Annotated[
+        str, About("Folder of weights in the form of diffusers, instead of model (local)", is_path=True)
+    ] = ""
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps", "xpu"], About("Where it computes (local)")] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        About("Of its weights; auto: float32 on the processor, a half on a GPU (local)"),
+    ] = "auto"
+    threads: Annotated[int, About("On the processor; 0: the cores less one (local)", at_least=0, at_most=1024)] = 0
+    python: Annotated[str, About("Interpreter with torch and diffusers; ours when empty (local)", is_path=True)] = ""
+    side_max: Annotated[int, About("Longest side (local, automatic1111)", "pixels", at_least=64, at_most=4096)] = 2048
+    waiting_max: Annotated[int, About("Requests that may wait for their turn (local)", at_least=0, at_most=1000)] = 8
     count_max: Annotated[int, About("Most pictures of one request", at_least=1, at_most=16)] = 4
     total_s: Annotated[float, About("Longest request", "s", at_least=1)] = 600.0
     price: Annotated[str, About("Entry of [prices] that it costs; the one of its own name when empty")] = ""

@@ -43,6 +43,12 @@ EXCEPTIONS: Final[Mapping[tuple[str, str], str]] = {
     ("clock_reads", "src/convene/engine/child.py"): (
         "A program of its own in the child process: it times its start before anything could be handed in."
     ),
+    ("clock_reads", "src/convene/engine/image_child.py"): (
+        "A program of its own in the child process: it times its start before anything could be handed in."
+    ),
+    ("environment_reads", "src/convene/engine/image_child.py"): (
+        "A program of its own in the child process: it tells the libraries to keep off the network, then imports."
+    ),
     ("environment_reads", "src/convene/engine/installer.py"): (
         "Lends the whole environment to the installer it starts, for the user's proxy; reads no setting."
     ),

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from convene.app_images import image_models
-from convene.config import Config, ConfigError, Images, Secret, load
+from convene.app_images import image_models, studios
+from convene.app_models import Deployments
+from convene.config import Config, ConfigError, Engine, Images, Secret, load
+from convene.engine.base import FetchSettings
 from convene.errors import NotFound
 from convene.providers.images_a1111 import A1111Images
 from convene.providers.images_comfy import ComfyImages
+from convene.providers.images_local import LocalImages
 from convene.providers.images_openai import OpenAIImages
 from convene.serving.base import Principal
 from convene.serving.catalog import Catalog
@@ -27,7 +31,7 @@ URL = "http://images.test:7860"
 
 def models(**images: Images) -> list[Any]:
     nobody: Any = None  # nothing is asked
-    return image_models(Config(images=images), FakeClock(), lambda _: nobody)
+    return image_models(Config(images=images), FakeClock(), lambda _: nobody, FetchSettings(offline=True))
 
 
 def test_each_kind_is_made_by_its_own_class(tmp_path: Path) -> None:
@@ -65,6 +69,10 @@ def test_a_workflow_that_does_not_fit_names_the_setting(tmp_path: Path, text: st
         (f"base_url = '{URL}'\nlimits = 'nobody'", "images.a.limits names 'nobody'"),
         (f"base_url = '{URL}'\nprice = 'dear'", "images.a.price names 'dear'"),
         (f"base_url = '{URL}'\nkind = 'crayons'", "images.a.kind"),
+        ("kind = 'local'", "images.a.folder or model, one of them"),
+        ("kind = 'local'\nfolder = 'sd'\nmodel = 'owner/name'", "images.a.folder or model, one of them"),
+        ("kind = 'local'\nfolder = 'sd'\nworkflow = 'w.json'", "images.a.workflow is for kind comfyui"),
+        ("kind = 'local'\nfolder = 'sd'\nprecision = 'int4'", "images.a.precision"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, lines: str, words: str) -> None:
@@ -88,3 +96,54 @@ def test_the_first_image_model_draws_for_names_of_asi_one_and_only_for_whom_it_m
 def test_where_nothing_draws_the_setting_is_named() -> None:
     with pytest.raises(NotFound, match=r"\[images\.NAME\]"):
         Catalog(()).image("asi1", WHO)
+
+
+def test_a_model_of_this_machine_is_made_as_its_settings_say(tmp_path: Path) -> None:
+    python = tmp_path / "bin" / "python"
+    [found] = models(
+        studio=Images(
+            kind="local",
+            folder=str(tmp_path / "sd-turbo"),
+            steps=2,
+            guidance=0.0,
+            precision="bfloat16",
+            python=str(python),
+            count_max=3,
+            side_max=512,
+        )
+    )
+    model = found.image
+    assert isinstance(model, LocalImages)
+    assert studios([found]) == [model]
+    assert (found.card.id, found.card.target, model.name) == ("studio", "sd-turbo", "sd-turbo")
+    assert (model.capabilities.count_max, model.capabilities.side_max) == (3, 512)
+    assert model.upstream == "studio"
+    painter: Any = model._painter
+    settings = painter._settings
+    assert (settings.steps, settings.guidance, settings.precision) == (2, 0.0, "bfloat16")
+    assert settings.python == str(python)
+    assert model.status().state == "absent"
+
+
+def test_a_model_of_this_machine_runs_on_our_interpreter_and_by_the_pipelines_numbers_unless_told() -> None:
+    [found] = models(studio=Images(kind="local", model="owner/name"))
+    settings = found.image._painter._settings
+    assert (settings.steps, settings.guidance, settings.python) == (0, None, sys.executable)
+    assert found.card.target == "owner/name"
+
+
+def test_weights_of_this_machine_are_not_loaded_once_for_each_worker(tmp_path: Path) -> None:
+    (tmp_path / "convene.toml").write_text("workers = 2\n[images.a]\nkind = 'local'\nmodel = 'owner/name'\n")
+    with pytest.raises(ConfigError, match=r"images\.a\.kind local needs workers = 1"):
+        load({}, {"HOME": str(tmp_path)}, tmp_path)
+
+
+async def test_the_models_of_this_machine_start_and_end_with_the_deployments(tmp_path: Path) -> None:
+    images = {"studio": Images(kind="local", folder=str(tmp_path / "none"))}
+    config = Config(images=images, engine=Engine(enabled=False), cache_dir=tmp_path)
+    deployments = Deployments(config, FakeClock())
+    [studio] = deployments.studios
+    deployments.start()
+    assert studio.status().state == "loading"
+    await deployments.aclose()
+    assert studio.status().state == "absent"

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from email.message import Message
     from pathlib import Path
+
+Done = TypeVar("Done")
 
 READ_BYTES = 1 << 18
 REPORT_BYTES_MIN = 1 << 20
@@ -94,28 +96,34 @@ async def download(
     Raises:
         EngineFault: `WeightsMissing`, `WeightsCorrupt`, `FetchFailed` or `NoSpace`.
     """
+    hand_over = over_the_loop(report)
+    fetch = Fetch(settings, report=hand_over, free_bytes=free_bytes, stopped=threading.Event())
+    return await run_fetch(fetch, lambda: fetch.run(source, path))
+
+
+def over_the_loop(report: Progress) -> Progress:
+    """Return a `report` for threads, which calls the given one in the running loop."""
     loop = asyncio.get_running_loop()
 
     def hand_over(step: FetchStep) -> None:
         loop.call_soon_threadsafe(report, step)
 
-    fetch = _Fetch(
-        settings,
-        report=hand_over,
-        free_bytes=free_bytes,
-        stopped=threading.Event(),
-    )
-    work = loop.run_in_executor(None, fetch.run, source, path)
+    return hand_over
+
+
+async def run_fetch(fetch: Fetch, work: Callable[[], Done]) -> Done:
+    """Do the blocking work of a fetch in a thread; a cancel stops it and waits until it has stopped."""
+    working = asyncio.get_running_loop().run_in_executor(None, work)
     try:
-        return await asyncio.shield(work)
+        return await asyncio.shield(working)
     except asyncio.CancelledError:
         fetch.stopped.set()
-        await asyncio.wait([work])
-        work.exception()  # seen, so that nobody reports it as forgotten
+        await asyncio.wait([working])
+        working.exception()  # seen, so that nobody reports it as forgotten
         raise
 
 
-class _Fetch:
+class Fetch:
     """One download, in one thread."""
 
     def __init__(
@@ -135,26 +143,53 @@ class _Fetch:
         """Look the file up, fetch it in as many pieces as it takes, check it, put it in place."""
         self._report(FetchStep(status="looking up the file"))
         found = self._look_up(source)
+        self.fetch(found, source.file, path)
+        return found
+
+    def fetch(self, found: Found, name: str, path: Path) -> None:
+        """Fetch what has been found to `path`; `name` is for messages. Raises as `download`."""
         part = path.with_name(f"{path.name}.{found.sha256[:12]}.part")
         have = part.stat().st_size if part.exists() else 0
         if self._free_bytes(path.parent) < found.size - have + SPACE_BYTES_SPARE:
             raise NoSpace(
-                f"There is no room for {source.file}: it takes {found.size / 1e9:.2f} GB. Free some space on the disk "
+                f"There is no room for {name}: it takes {found.size / 1e9:.2f} GB. Free some space on the disk "
                 "of the cache folder, or point the cache folder to another disk.",
             )
         digest = self._fetch_all(found, part)
         if digest != found.sha256:
             part.unlink()
             raise WeightsCorrupt(
-                f"The download of {source.file} does not match the hub's SHA-256; it was thrown away. Try again; if it "
+                f"The download of {name} does not match the hub's SHA-256; it was thrown away. Try again; if it "
                 "happens twice, something between you and the hub changes files.",
                 detail=f"expected {found.sha256}, got {digest}",
             )
         part.replace(path)
-        return found
+
+    def read(self, source: HubFile, url: str, bytes_max: int) -> bytes:
+        """Return the body of a small answer of the hub. Raises as `download`."""
+        attempts = 0
+        while True:
+            self._check_stopped()
+            try:
+                with self._open(self._build_request(url)) as response:
+                    body = response.read(bytes_max + 1)
+                    if response.length and len(body) <= bytes_max:
+                        raise _Cut("the connection ended early")  # noqa: TRY301 - tried again like every other cut
+                break
+            except (_Cut, OSError, http.client.HTTPException) as error:
+                cause = error.__cause__
+                if isinstance(cause, urllib.error.HTTPError):
+                    raise _explain_refusal(cause.code, source) from error
+                attempts += 1
+                if attempts >= ATTEMPTS_WITHOUT_PROGRESS:
+                    raise _explain_silence(self._settings.hub_url, error) from error
+                self.stopped.wait(self._settings.retry_first_s * 2**attempts)
+        if len(body) > bytes_max:
+            raise FetchFailed(f"The hub's answer about {source.repo} is too long.", detail=url)
+        return body
 
     def _look_up(self, source: HubFile) -> Found:
-        url = self._join(source, "main")
+        url = self.join(source, "main")
         for _ in range(REDIRECTS_MAX):
             headers, moved = self._head(url, source)
             digest = (headers.get("x-linked-etag") or headers.get("etag") or "").removeprefix("W/").strip('"').lower()
@@ -162,7 +197,7 @@ class _Fetch:
             if SHA256.fullmatch(digest) and size.isdigit():
                 commit = headers.get("x-repo-commit") or ""
                 # Pinned to the commit: a file that changes while it is fetched in pieces would never match.
-                return Found(self._join(source, commit) if COMMIT.fullmatch(commit) else url, int(size), digest)
+                return Found(self.join(source, commit) if COMMIT.fullmatch(commit) else url, int(size), digest)
             if not moved or urllib.parse.urlsplit(moved).netloc != urllib.parse.urlsplit(url).netloc:
                 break
             url = moved  # a renamed repository
@@ -266,14 +301,19 @@ class _Fetch:
         if self.stopped.is_set():
             raise _Stopped
 
-    def _join(self, source: HubFile, revision: str) -> str:
+    def join(self, source: HubFile, revision: str) -> str:
+        """Return the address of a file at a revision."""
+        return f"{self.base()}/{source.repo}/resolve/{revision}/{source.file}"
+
+    def base(self) -> str:
+        """Return the hub's address. Raises `FetchFailed` if it is none."""
         base = self._settings.hub_url.rstrip("/")
         if urllib.parse.urlsplit(base).scheme not in {"http", "https"}:
             raise FetchFailed("The model hub's address must begin with http:// or https://.", detail=base)
-        return f"{base}/{source.repo}/resolve/{revision}/{source.file}"
+        return base
 
     def _build_request(self, url: str, method: str = "GET") -> urllib.request.Request:
-        request = urllib.request.Request(url, method=method)  # noqa: S310 - `_join` allows http and https only
+        request = urllib.request.Request(url, method=method)  # noqa: S310 - `base` allows http and https only
         request.add_header("User-Agent", USER_AGENT)
         request.add_header("Accept-Encoding", "identity")
         if self._settings.hub_token:

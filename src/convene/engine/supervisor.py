@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 TAIL_LINES = 40
 TAIL_LINE_CHARACTERS = 400
 LINE_BYTES_MAX = 64 * 1024
+DRAIN_S = 1.0
+"""How long what a dead child has left in its pipes may take to be read."""
 FAILURES_UNTIL_FAILED = 3
 """Deaths in a row after which the state says `failed` during the pause; before that a restart is only `loading`."""
 
@@ -206,6 +208,8 @@ class Supervisor(ABC):
             return
         if process.stdin is not None:
             process.stdin.close()
+        # What nobody reads keeps the pipe open, and a process counts as ended when its pipes have.
+        rest = asyncio.create_task(_drain(process.stdout, deque(maxlen=1)), name=f"engine {self.name} stdout")
         try:
             async with asyncio.timeout(self._patience.stop_s if self._status.state == "ready" else 0.5):
                 await process.wait()
@@ -214,8 +218,9 @@ class Supervisor(ABC):
             await process.wait()
         finally:
             # Its end closes stderr; only a stranger that inherited the pipe could hold it longer.
-            await asyncio.wait([drain], timeout=1.0)
+            await asyncio.wait([drain, rest], timeout=DRAIN_S)
             drain.cancel()
+            rest.cancel()
 
     def _last_words(self) -> str:
         code = self._process.returncode if self._process is not None else None

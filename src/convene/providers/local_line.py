@@ -1,7 +1,8 @@
-"""The waiting line before the embedded engine's slots: first come, first served, and bounded. No I/O.
+"""The waiting line before a local engine's slots: first come, first served, and bounded. No I/O.
 
 The engine would queue without end and without order of ours; a request waits here instead, so its time-outs begin when
-it is served, and a caller that gives up leaves no work behind. Called by `local` and `local_embeddings`.
+it is served, and a caller that gives up leaves no work behind. Called by `local`, `local_embeddings` and
+`images_local`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class WaitingLine:
             return
         if len(self._waiters) >= self._waiting_max:
             raise Busy(
-                f"The embedded model is busy and {self._waiting_max} requests wait already; try again later.",
+                f"This model is busy and {self._waiting_max} requests wait already; try again later.",
                 retry_after_s=float(self._guess_wait_s()),
             )
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
