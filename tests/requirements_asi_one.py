@@ -226,7 +226,7 @@ IMAGE-05 proved An empty size is `auto`, and any size not listed (2048x512, say)
 IMAGE-06 proved A request may also have the field `n`.
 IMAGE-07 proved The reply has `status`, `message`, `created` in milliseconds, and `images[].url` as a data URL.
 IMAGE-08 proved The same reply has `data[].b64_json`, and can have `id` and `revised_prompt`.
-IMAGE-09 6 `image_url` or `url` at the top level is there only when the picture is in it.
+IMAGE-09 proved `image_url` or `url` at the top level is there only when the picture is in it.
 IMAGE-10 proved A failure is 400, 401, 404 or 500, with type `invalid_request_error` and a string `code`.
 IMAGE-11 6 Whoever wants several pictures sends several requests at once.
 IMAGE-12 6 A picture wanted in a chat can come from an agent, as a URL in the text.
@@ -302,7 +302,7 @@ DEC-10 proved One error body unites the flat and the nested form, with a string 
 DEC-11 2 The statuses of failure are 400, 401, 403, 404, 413, (422), 429 + `Retry-After`, 500 and 503; an error never
     comes as 200.
 DEC-12 3 Rate-limit headers have OpenAI's names, plus `retry-after`.
-DEC-13 6 An image reply holds `images[0].url` and `data[0].b64_json`, of which the operator may drop one.
+DEC-13 proved An image reply holds `images[0].url` and `data[0].b64_json`, of which the operator may drop one.
 DEC-14 proved One extra level around `messages` is taken off; more is a 400 with the path.
 DEC-15 proved `max_tokens` 0 is unset and a negative one is a 400.
 DEC-16 proved Temperature and its like are optional.

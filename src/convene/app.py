@@ -34,7 +34,7 @@ from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent
 from convene.app_agents import AgentParts
 from convene.app_books import BookRoom, allowances_of, open_store
-from convene.app_images import DrawParts, image_endpoints, image_links
+from convene.app_images import ImageParts
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
 from convene.app_runs import RunParts
@@ -47,7 +47,6 @@ from convene.serving.catalog import Catalog
 from convene.serving.doors import make_first_link
 from convene.serving.embedding import Embedder
 from convene.serving.gates import ClosedGate, LocalGate
-from convene.serving.images import ImageDesk
 from convene.serving.keyring import LOCAL, KeyRing, ensure_first_key
 from convene.serving.limit_desk import LimitReader
 from convene.serving.replays import Replays
@@ -155,8 +154,8 @@ class App:
         models = Models(catalog)
         health = Health(catalog, lambda: self.draining)
         self.accounts = AccountParts(config, clock)
-        draws = DrawParts(config, self.accounts.holder)
-        more = (*((draws,) if config.images else ()), *(() if tools is None else (tools,)))
+        self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
+        more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
         self.agents = AgentParts(config, clock, lambda: self._store.sessions)
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
@@ -164,8 +163,6 @@ class App:
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, anybody)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self._embedder = Embedder(catalog, admission or Open(), clock)
-        self._draughtsman, self._links = ImageDesk(catalog, admission or Open(), clock), image_links(config, clock)
-        draws.open(self._draughtsman, self._links)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
@@ -173,7 +170,7 @@ class App:
         endpoints = Endpoints(
             chat=self._once(chats),
             embeddings=self._once(EmbeddingRequests(self._embedder)),
-            **image_endpoints(self._draughtsman, self._links, clock, self._once),
+            **self.images.endpoints(streams, self._once),
             list_models=models.list_all,
             show_model=models.show,
             **self._readers(),
@@ -257,11 +254,11 @@ class App:
 
             killed = self._resume_runs(ring)
             self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals, killed)
-            self._turns.admission = self._embedder.admission = self._draughtsman.admission = self.books.books
+            self._turns.admission = self._embedder.admission = self.images.desk.admission = self.books.books
         self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
         self._kept_answers.replays = self._replays
         self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))
-        self.keep(asyncio.create_task(self._links.sweep(), name="expired pictures"))
+        self.keep(asyncio.create_task(self.images.links.sweep(), name="expired pictures"))
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
         await self.agents.start()

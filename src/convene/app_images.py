@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from convene.api.image_replies import ImageReplies
 from convene.api.images import ImageFiles, ImageRequests
 from convene.config import ConfigError
 from convene.engine.base_images import PaintSettings
@@ -18,6 +19,7 @@ from convene.engine.image_weights import find_images
 from convene.errors import Failed
 from convene.http.base import Timeouts
 from convene.http.client import ClientOptions
+from convene.providers.base_images import ImageCapabilities
 from convene.providers.images_a1111 import A1111Images, A1111Settings
 from convene.providers.images_comfy import ComfyImages, WorkflowUnfit
 from convene.providers.images_host import ImageHostSettings
@@ -27,7 +29,7 @@ from convene.serving.base import ModelCard, Outcome
 from convene.serving.base_images import ImageRequest
 from convene.serving.catalog import ANY_IMAGE, Deployment
 from convene.serving.image_links import ImageLinks
-from convene.serving.images import SIZES
+from convene.serving.images import SIZES, ImageDesk
 from convene.store.picture_files import PictureFiles
 from convene.tools.image import Drawing, GenerateImage, Wish
 
@@ -35,15 +37,22 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from convene.api.routes import Endpoint
+    from convene.api.stream import Streams
     from convene.clock import Clock
     from convene.config import Config, Images
     from convene.engine.base import FetchSettings
     from convene.events import Noticed
     from convene.http.base import Client
     from convene.providers.base_images import ImageModel, ImageProgress
+    from convene.serving.admission import Admission
     from convene.serving.base import Principal
-    from convene.serving.images import ImageDesk
+    from convene.serving.catalog import Catalog
     from convene.tools.base import Tool, ToolContext
+
+SLACK_S = 30.0
+"""How much longer the desk waits than the slowest host may take, whose own words about it are the better ones."""
+SOURCES_MAX = 16
+"""Pictures that OpenAI's API changes in one request."""
 
 
 def image_models(
@@ -81,21 +90,36 @@ def image_links(config: Config, clock: Clock) -> ImageLinks:
     return ImageLinks(files, clock, base_url, config.image_link_hours * 3600)
 
 
-class DrawParts:
-    """The tool `generate_image` as a box of one, or of none where nothing draws."""
+class ImageParts:
+    """Everything about pictures: use case, links, endpoints, and the tool `generate_image` as a box of one."""
 
-    def __init__(self, config: Config, holder: Callable[[str], Awaitable[Principal | None]]) -> None:
-        """`holder` says who is behind a key. `open` comes before the first use."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        holder: Callable[[str], Awaitable[Principal | None]],
+        catalog: Catalog,
+        admission: Admission,
+    ) -> None:
+        """`holder` says who is behind a key."""
+        self._config, self._clock = config, clock
         self._holder = holder
-        self._desk: ImageDesk | None = None
-        self._links: ImageLinks | None = None
         longest_s = max((one.total_s for one in config.images.values()), default=0.0)
+        self.desk = ImageDesk(catalog, admission, clock, longest_s + SLACK_S)
+        self.links = image_links(config, clock)
         sizes = [f"{width}x{height}" for width, height in SIZES]
         self._tools: tuple[Tool, ...] = (GenerateImage(self.draw, sizes, longest_s),) if config.images else ()
 
-    def open(self, desk: ImageDesk, links: ImageLinks) -> None:
-        """Take the use case, which is made after the tools."""
-        self._desk, self._links = desk, links
+    def endpoints(self, streams: Streams, once: Callable[[Endpoint], Endpoint]) -> dict[str, Endpoint]:
+        """Return the endpoints of pictures; `once` makes one know `Idempotency-Key`."""
+        replies = ImageReplies(self.desk, self.links, streams, self._clock.now, self._config.image_reply)
+        return {
+            "make_images": once(ImageRequests(replies)),
+            "make_image": once(ImageRequests(replies, milliseconds=True)),
+            "edit_images": once(ImageRequests(replies, "edit")),
+            "vary_images": once(ImageRequests(replies, "vary")),
+            "show_image": ImageFiles(self.links),
+        }
 
     def tools(self) -> Sequence[Tool]:
         """Return the tool; see `Toolbox`."""
@@ -108,34 +132,23 @@ class DrawParts:
     async def draw(self, wish: Wish, context: ToolContext) -> Drawing:
         """Draw for the key of a turn (`tools.image.Draw`)."""
         principal = await self._holder(context.key_id)
-        if self._desk is None or self._links is None or principal is None:
+        if principal is None:
             raise Failed("Nothing can be drawn for this key.")
 
         def tell(progress: ImageProgress) -> None:
             context.progress(f"Drawing: step {progress.done} of {progress.total}")
 
         request = ImageRequest(model=ANY_IMAGE, prompt=wish.prompt, size=wish.size, request_id=context.run_id)
-        drawn = await self._desk.draw(request, principal, Outcome(), tell)
+        drawn = await self.desk.draw(request, principal, Outcome(), tell)
         picture = drawn.pictures[0]
         return Drawing(
-            link=await self._links.shelve(picture),
+            link=await self.links.shelve(picture),
             model=drawn.model,
             width=picture.width,
             height=picture.height,
             format=picture.format,
             seed=picture.seed,
         )
-
-
-def image_endpoints(
-    desk: ImageDesk, links: ImageLinks, clock: Clock, once: Callable[[Endpoint], Endpoint]
-) -> dict[str, Endpoint]:
-    """Return the endpoints of pictures; `once` makes one know `Idempotency-Key`."""
-    return {
-        "make_images": once(ImageRequests(desk, links, clock.now)),
-        "make_image": once(ImageRequests(desk, links, clock.now, 1000)),
-        "show_image": ImageFiles(links),
-    }
 
 
 def studios(deployments: Sequence[Deployment]) -> list[LocalImages]:
@@ -192,7 +205,10 @@ def _model(name: str, wanted: Images, clock: Clock, client: Client) -> OpenAIIma
         return A1111Images(client, settings, how, clock, wanted.side_max)
     if wanted.kind == "comfyui":
         return _workflow(name, wanted, clock, client, settings)
-    return OpenAIImages(client, settings, clock)
+    can = ImageCapabilities(
+        tasks=frozenset(wanted.tasks), seed=wanted.seed, transparent=wanted.transparent, sources_max=SOURCES_MAX
+    )
+    return OpenAIImages(client, settings, clock, can)
 
 
 def _workflow(name: str, wanted: Images, clock: Clock, client: Client, settings: ImageHostSettings) -> ComfyImages:

@@ -238,6 +238,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Annotated[Secret, About("postgres://... for all that is remembered, instead of data_dir")] = Secret()
     redis_url: Annotated[Secret, About("redis://... for the counters of several machines")] = Secret()
     currency: Annotated[str, About("What prices and budgets are in")] = "USD"
+    image_reply: Annotated[
+        Literal["both", "openai", "asi1"],
+        About("Whose shape an answer with pictures has; both sends each picture twice"),
+    ] = "both"
     image_link_hours: Annotated[float, About("Life of links to pictures", "h", at_least=0.01)] = 24.0
     edge: Edge = Edge()
     engine: Engine = Engine()

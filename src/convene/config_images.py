@@ -51,6 +51,12 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     python: Annotated[str, About("Interpreter with torch and diffusers; ours when empty (local)", is_path=True)] = ""
     side_max: Annotated[int, About("Longest side (local, automatic1111)", "pixels", at_least=64, at_most=4096)] = 2048
     waiting_max: Annotated[int, About("Requests that may wait for their turn (local)", at_least=0, at_most=1000)] = 8
+    tasks: Annotated[tuple[Literal["generate", "edit", "vary"], ...], About("What its host has paths for (openai)")] = (
+        "generate",
+        "edit",
+    )
+    seed: Annotated[bool, About("Its host takes a seed (openai)")] = False
+    transparent: Annotated[bool, About("It makes transparent backgrounds (openai)")] = False
     count_max: Annotated[int, About("Most pictures of one request", at_least=1, at_most=16)] = 4
     total_s: Annotated[float, About("Longest request", "s", at_least=1)] = 600.0
     price: Annotated[str, About("Entry of [prices] that it costs; the one of its own name when empty")] = ""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from convene.clock import SystemClock
 from convene.errors import BadRequest, Malformed, RateLimited, Rejected, Unavailable
@@ -266,7 +269,17 @@ async def test_automatic1111_is_told_how_to_draw(client: HttpClient, hosts: Imag
     assert body["override_settings"] == {"sd_model_checkpoint": "sd15.safetensors"}
     [body] = hosts.seen["/sdapi/v1/img2img"]
     assert len(body["init_images"]) == 1
-    assert (body["denoising_strength"], body["mask"]) == (0.4, body["init_images"][0])
+    assert body["denoising_strength"] == 0.4
+    mask = Image.open(io.BytesIO(base64.b64decode(body["mask"])))
+    assert (mask.mode, mask.getextrema()) == ("L", (0, 0))  # nothing of it is transparent: nothing is drawn anew
+
+
+async def test_a_mask_that_cannot_be_read_is_the_callers_fault(client: HttpClient, hosts: ImageHosts) -> None:
+    source, broken = SourceImage(png(8, 8), "image/png"), SourceImage(png(8, 8)[:45], "image/png")
+    with pytest.raises(BadRequest) as caught:
+        await drawn(a1111_at(client, hosts), ask(task="edit", images=(source,), mask=broken))
+    assert caught.value.param == "mask"
+    assert not hosts.seen
 
 
 async def test_a_caller_that_leaves_interrupts_automatic1111_and_the_next_one_waits_for_its_turn(

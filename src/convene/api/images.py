@@ -1,24 +1,34 @@
-"""`POST /v1/images/generations` and ASI:One's `POST /v1/image/generate`: one use case, one reply for both (API-04)."""
+"""Requests for pictures, OpenAI's and ASI:One's: a body or a form to an `ImageRequest` (API-04).
+
+`image_replies.py` answers them. Pictures come in as files of a form or, in JSON, as data URLs: an address elsewhere is
+never fetched for a stranger.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import binascii
 from typing import TYPE_CHECKING, Final
 
-from msgspec import UNSET
+import msgspec
 
-from convene.api.json_body import read_object, read_shape
+from convene.api.form_body import Form, boundary_of, read_form
+from convene.api.image_replies import Manner
+from convene.api.json_body import read_object, read_shape, read_texts
 from convene.api.query import Query
-from convene.api.shapes_images import ImageAddress, ImageBody, ImageItem, ImageReply
-from convene.serving.base import Outcome
+from convene.api.shapes_images import ImageBody, ImageEditBody, ImageVariationBody
+from convene.errors import BadRequest
 from convene.serving.base_images import ImageRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
     from convene.api.call import Call
+    from convene.api.image_replies import ImageReplies
     from convene.api.problems import Header
-    from convene.serving.base_images import ImageDesk, ImageLinks, Picture
+    from convene.api.shapes_images import ImageFields
+    from convene.serving.base_images import ImageLinks, ImageTask
 
 EXPIRES_MAX: Final = 1 << 40
 KEPT: Final[tuple[Header, ...]] = (
@@ -29,27 +39,50 @@ KEPT: Final[tuple[Header, ...]] = (
 """A picture never changes, and is never taken for anything else."""
 DEFAULT_MODEL: Final = "asi1-mini"
 """What ASI:One draws with when nothing is said (IMAGE-02)."""
-KNOWN: Final = frozenset(ImageBody.__struct_fields__)
+IN_PLACE_MAX: Final = 1 << 20
+"""Larger bodies, which hold pictures, are read in a thread."""
+BODIES: Final[dict[ImageTask, type[ImageBody | ImageEditBody | ImageVariationBody]]] = {
+    "generate": ImageBody,
+    "edit": ImageEditBody,
+    "vary": ImageVariationBody,
+}
+FILES: Final = ("image", "image[]", "images", "images[]")
+"""What fields with the pictures of a form are called."""
+
+
+class Given(msgspec.Struct, frozen=True):
+    """A request as it came: its fields, the names that are not ours, and its pictures."""
+
+    fields: ImageBody | ImageEditBody | ImageVariationBody
+    extra: dict[str, object]
+    sources: tuple[bytes, ...] = ()
+    mask: bytes | None = None
 
 
 class ImageRequests:
-    """One of the two endpoints."""
+    """One endpoint that has something drawn."""
 
-    def __init__(self, desk: ImageDesk, links: ImageLinks, now: Callable[[], float], per_second: int = 1) -> None:
-        """`per_second`: in what `created` counts, 1 or 1000."""
-        self._desk = desk
-        self._links = links
-        self._now = now
-        self._per_second = per_second
+    def __init__(self, replies: ImageReplies, task: ImageTask = "generate", *, milliseconds: bool = False) -> None:
+        """`milliseconds`: what `created` counts, as ASI:One does."""
+        self._replies = replies
+        self._task: ImageTask = task
+        self._milliseconds = milliseconds
 
     async def __call__(self, call: Call) -> None:
         """Answer one request."""
-        given = read_object(await call.body())
-        asked = read_shape(given, ImageBody)
-        extra = {name: value for name, value in given.items() if name not in KNOWN}
+        boundary = None if self._task == "generate" else boundary_of(call.header(b"content-type") or "")
+        body = await call.body()
+        if len(body) <= IN_PLACE_MAX:
+            given = read_given(body, boundary, self._task)
+        else:
+            given = await asyncio.to_thread(read_given, body, boundary, self._task)
+        asked = given.fields
         request = ImageRequest(
             model=asked.model or DEFAULT_MODEL,
-            prompt=asked.prompt,
+            prompt="" if isinstance(asked, ImageVariationBody) else asked.prompt,
+            task=self._task,
+            sources=given.sources,
+            mask=given.mask,
             size=asked.size or "auto",
             count=asked.n or 1,
             seed=asked.seed,
@@ -61,34 +94,64 @@ class ImageRequests:
             negative_prompt=asked.negative_prompt or "",
             user=asked.user,
             request_id=call.request_id,
-            extra=extra,
+            stream=bool(asked.stream),
+            extra=given.extra,
         )
-        call.outcome = Outcome()
-        drawn = await self._desk.draw(request, call.caller, call.outcome)
-        as_url = asked.response_format == "url"
-        items, addresses = [], []
-        for picture in drawn.pictures:
-            text = base64.b64encode(picture.data).decode()
-            link = await self._links.shelve(picture) if as_url else ""
-            items.append(_item(picture, text, link))
-            addresses.append(ImageAddress(link or f"data:{picture.media_type};base64,{text}"))
-        first = drawn.pictures[0]
-        await call.reply_json(
-            ImageReply(
-                int(self._now() * self._per_second),
-                items,
-                addresses,
-                output_format=first.format,
-                size=f"{first.width}x{first.height}",
-            )
-        )
+        manner = Manner(as_link=asked.response_format == "url", milliseconds=self._milliseconds)
+        await self._replies.answer(call, request, manner)
 
 
-def _item(picture: Picture, text: str, link: str) -> ImageItem:
-    revised = picture.revised_prompt if picture.revised_prompt is not None else UNSET
-    if link:
-        return ImageItem(url=link, revised_prompt=revised)
-    return ImageItem(b64_json=text, revised_prompt=revised)
+def read_given(body: bytes, boundary: bytes | None, task: ImageTask) -> Given:
+    """Return what a body asks for: a form if there is a boundary, else JSON. Raises `BadRequest`."""
+    if boundary is None:
+        return read_json(read_object(body), task)
+    return read_parts(read_form(body, boundary), task)
+
+
+def read_json(found: dict[str, object], task: ImageTask) -> Given:
+    """Return what a JSON body asks for. Raises `BadRequest`."""
+    fields = read_shape(found, BODIES[task])
+    extra = _unknown(found, fields)
+    if isinstance(fields, ImageBody):
+        return Given(fields, extra)
+    sources = tuple(read_data_url(one.image_url, "images") for one in fields.images or ())
+    mask = fields.mask if isinstance(fields, ImageEditBody) else None
+    return Given(fields, extra, sources, None if mask is None else read_data_url(mask.image_url, "mask"))
+
+
+def read_parts(form: Form, task: ImageTask) -> Given:
+    """Return what a form asks for. Raises `BadRequest`."""
+    texts = {name: text for name, text in form.texts.items() if text}
+    for name in (*FILES, "mask"):
+        if name in texts:
+            raise BadRequest(f"'{name}' must be a file in a form.", param=name)
+    fields = read_texts(texts, BODIES[task])
+    sources, mask = [], None
+    for file in form.files:
+        if file.name in FILES:
+            sources.append(file.data)
+        elif file.name == "mask" and task == "edit" and mask is None:
+            mask = file.data
+        else:
+            raise BadRequest(f"The file '{file.name[:40]}' has no place in this form.", param=file.name[:40])
+    return Given(fields, _unknown(texts, fields), tuple(sources), mask)
+
+
+def read_data_url(text: str, param: str) -> bytes:
+    """Return the bytes of a data URL. Raises `BadRequest`."""
+    head, comma, data = text.partition(",")
+    if not (head.startswith("data:") and head.endswith(";base64") and comma):
+        raise BadRequest(f"'{param}' must hold pictures as data URLs in base64; no address is fetched.", param=param)
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"'{param}' holds a data URL that is not base64.", param=param) from None
+
+
+def _unknown(found: Mapping[str, object], fields: ImageFields) -> dict[str, object]:
+    """Return what is not named here, for hosts that may know it."""
+    known = fields.__struct_fields__
+    return {name: value for name, value in found.items() if name not in known}
 
 
 class ImageFiles:

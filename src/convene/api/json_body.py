@@ -45,6 +45,14 @@ def read_as(body: bytes, decoder: msgspec.json.Decoder[Shape]) -> Shape | None:
         return None
 
 
+def read_texts(fields: dict[str, str], shape: type[Shape]) -> Shape:
+    """Return the texts of a form as `shape`: numbers and truth values are read. Raises `BadRequest` as `read_shape`."""
+    try:
+        return msgspec.convert(fields, shape, strict=False)
+    except msgspec.ValidationError as fault:
+        raise _explained(str(fault)) from None
+
+
 def read_shape(fields: dict[str, object], shape: type[Shape]) -> Shape:
     """Return `fields` as `shape`. Raises `BadRequest` naming the field."""
     try:

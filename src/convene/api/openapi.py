@@ -44,13 +44,17 @@ FRAMES: Final = (
     "Frames `data: ` and a ChatChunk, each followed by an empty line, then `data: [DONE]`. A fault in mid-stream is a "
     "StreamFault. Lines that begin with a colon keep the connection alive."
 )
+PICTURES: Final = (
+    "Frames `event: ` and `data: `, each followed by an empty line: one for each picture when it is finished, or one "
+    "PictureFault. Lines that begin with a colon are comments; `: progress 3/20` says how far the work is."
+)
 EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
 WITH_QUERY: Final = (400, 503)
 SHAPES: Final = (shapes_images, shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes_runs, shapes)
 """Where the types of replies are, the descriptions of frames before what they are made of."""
-MODEL_TAGS: Final = frozenset({"Chat", "Embeddings"})
+MODEL_TAGS: Final = frozenset({"Chat", "Embeddings", "Images"})
 OF_MODELS: Final = (404, 429, 502, 503, 504)
 
 
@@ -124,7 +128,8 @@ def _operation(route: Route) -> Json:
     if route.takes is not None:
         told["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _ref(route.takes.__name__)}},
+            "content": {"application/json": {"schema": _ref(route.takes.__name__)}}
+            | (_form(route) if route.form else {}),
         }
     if route.open:
         told["security"] = []
@@ -132,15 +137,20 @@ def _operation(route: Route) -> Json:
     return told
 
 
+def _form(route: Route) -> Json:
+    """Return the body as a form: the same fields, and pictures as files."""
+    file = {"type": "string", "contentMediaType": "image/png"}
+    files: Json = {"image": {"oneOf": [file, {"type": "array", "items": file}]}, "mask": file}
+    schema = {"allOf": [_ref("" if route.takes is None else route.takes.__name__)], "properties": files}
+    return {"multipart/form-data": {"schema": schema}}
+
+
 def _responses(route: Route) -> Json:
     gives = "Status" if route.gives is None else route.gives.__name__
     schema = _ref(gives)
     if route.or_gives is not None:
         schema = {"oneOf": [schema, _ref(route.or_gives.__name__)]}
-    content: Json = {"application/json": {"schema": schema}}
-    if route.streams:
-        schema = {"description": FRAMES, "oneOf": [_ref("ChatChunk"), _ref("StreamFault")]}
-        content["text/event-stream"] = {"schema": schema}
+    content: Json = {"application/json": {"schema": schema}} | _frames(route)
     answers: Json = {"200": {"description": "Success", "headers": _headers("x-request-id"), "content": content}}
     statuses = set(EVERYWHERE)
     if not route.open:
@@ -158,6 +168,17 @@ def _responses(route: Route) -> Json:
     if route.gives is None and route.path.endswith("readyz"):
         answers["503"] = {"description": "Not ready", "headers": _headers("x-request-id"), "content": content}
     return answers
+
+
+def _frames(route: Route) -> Json:
+    """Return what an answer that streams is made of, where the route can."""
+    if route.frames is not None:
+        schema = {"description": PICTURES, "oneOf": [_ref(route.frames.__name__), _ref("PictureFault")]}
+    elif route.streams:
+        schema = {"description": FRAMES, "oneOf": [_ref("ChatChunk"), _ref("StreamFault")]}
+    else:
+        return {}
+    return {"text/event-stream": {"schema": schema}}
 
 
 def _error(status: int, text: str) -> Json:
@@ -227,6 +248,8 @@ def _schemas(routes: Sequence[Route]) -> dict[str, Json]:
             gives.append(route.or_gives)
         if route.streams:
             gives += [shapes_described.ChatChunk, shapes_described.StreamFault]
+        if route.frames is not None:
+            gives += [route.frames, shapes_images.PictureFault]
         if route.gives is ChatReply:
             gives += [shapes_described.ExecutedTool, shapes_described.Step]
     requests = _components(takes)

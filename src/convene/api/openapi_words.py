@@ -28,7 +28,34 @@ TAGS: Final = (
     ("Health", "Probes for those who run the server; open, and never a call of a model."),
 )
 
+_IMAGE_FIELDS: Final = {
+    "prompt": "What to draw, or what of the pictures to change.",
+    "model": "An image model of `GET /v1/models`; the first one where it names a chat model, or is unset.",
+    "n": "How many pictures.",
+    "size": (
+        "WIDTHxHEIGHT, `auto` or empty: 256x256, 512x512, 1024x1024, 1024x1536, 1536x1024, 1024x1792, 1792x1024, "
+        "as far as the model makes them."
+    ),
+    "response_format": "b64_json (default), or url: a link in `data[].url` that is good for some hours.",
+    "output_format": "png, jpeg or webp; unset: as the model gives it.",
+    "output_compression": "Quality of JPEG and WebP, 0 to 100.",
+    "partial_images": "Accepted; no unfinished pictures are sent.",
+    "seed": "The same seed draws the same picture, where the model can.",
+    "background": "transparent, opaque or auto, where the model can.",
+    "quality": "Passed to the model's host.",
+    "style": "Passed to the model's host.",
+    "negative_prompt": "What is not to be in the picture, where the model can.",
+    "user": "Your name for the end user.",
+    "stream": "Each picture leaves as an event when it is finished.",
+}
+
 FIELDS: Final = {
+    **{
+        f"{body}.{field}": words
+        for body in ("ImageBody", "ImageEditBody", "ImageVariationBody")
+        for field, words in _IMAGE_FIELDS.items()
+        if (body, field) != ("ImageVariationBody", "prompt")
+    },
     "ChatBody.model": "A model or alias of `GET /v1/models`; the reply repeats this name.",
     "ChatBody.messages": "The conversation so far, oldest first.",
     "ChatBody.temperature": "Randomness. Unset: the model's own default, shown in `GET /v1/models`.",
@@ -120,22 +147,10 @@ FIELDS: Final = {
     "EmbeddingBody.encoding_format": "float (default), or base64 of little-endian float32.",
     "EmbeddingBody.dimensions": "Shorten the vectors to so many numbers.",
     "EmbeddingBody.user": "Your name for the end user.",
-    "ImageBody.prompt": "What to draw.",
-    "ImageBody.model": "An image model of `GET /v1/models`; the first one where it names a chat model, or is unset.",
-    "ImageBody.n": "How many pictures.",
-    "ImageBody.size": (
-        "WIDTHxHEIGHT, `auto` or empty: 256x256, 512x512, 1024x1024, 1024x1536, 1536x1024, 1024x1792, 1792x1024, "
-        "as far as the model makes them."
-    ),
-    "ImageBody.response_format": "b64_json (default), or url: a link in `data[].url` that is good for some hours.",
-    "ImageBody.output_format": "png, jpeg or webp; unset: as the model gives it.",
-    "ImageBody.seed": "The same seed draws the same picture, where the model can.",
-    "ImageBody.background": "transparent, opaque or auto, where the model can.",
-    "ImageBody.quality": "Passed to the model's host.",
-    "ImageBody.style": "Passed to the model's host.",
-    "ImageBody.negative_prompt": "What is not to be in the picture, where the model can.",
-    "ImageBody.user": "Your name for the end user.",
-    "ImageBody.stream": "Only false: pictures come whole.",
+    "ImageEditBody.images": "The pictures, where the body is JSON.",
+    "ImageEditBody.mask": "A picture as large as the first one: where it can be seen through, there is drawn anew.",
+    "ImageVariationBody.images": "One picture, where the body is JSON.",
+    "ImageSource.image_url": "A `data:image/...;base64,` address.",
     "ChatReply.id": "Begins with `chatcmpl-`.",
     "ChatReply.created": "Unix seconds.",
     "ChatReply.model": "As it was asked for.",

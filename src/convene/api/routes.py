@@ -40,10 +40,14 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """A browser session will do instead of a key."""
     query: tuple[Parameter, ...] = ()
     takes: type | None = None
+    form: bool = False
+    """Its body may also be a form, whose pictures are files."""
     gives: type | None = None
     or_gives: type | None = None
     """A second shape of the same answer, by what was asked."""
     streams: bool = False
+    frames: type | None = None
+    """What an answer that streams is made of, where it is no chat."""
     names: bool = False
     """Its query or body names something that may not exist; one in the path always may not."""
     repeatable: bool = False

@@ -7,14 +7,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from convene.api.shapes import ErrorDetail
+
 Prompt = Annotated[str, Meta(max_length=32_000)]
 Short = Annotated[str, Meta(max_length=256)]
 
 
-class ImageBody(msgspec.Struct):
-    """The body of `POST /v1/images/generations` and `POST /v1/image/generate`."""
+class ImageFields(msgspec.Struct, kw_only=True):
+    """What every request for pictures may have."""
 
-    prompt: Prompt
     model: Short | None = None
     n: Annotated[int, Meta(ge=1, le=16)] | None = None
     size: Annotated[str, Meta(max_length=40)] | None = None
@@ -27,11 +28,38 @@ class ImageBody(msgspec.Struct):
     style: Short | None = None
     negative_prompt: Prompt | None = None
     user: Short | None = None
-    stream: Literal[False] | None = None
+    stream: bool | None = None
+    partial_images: Annotated[int, Meta(ge=0, le=3)] | None = None
+
+
+class ImageBody(ImageFields, kw_only=True):
+    """The body of `POST /v1/images/generations` and `POST /v1/image/generate`."""
+
+    prompt: Prompt
+
+
+class ImageSource(msgspec.Struct):
+    """A picture in a JSON body, as a data URL."""
+
+    image_url: str
+
+
+class ImageEditBody(ImageFields, kw_only=True):
+    """The body of `POST /v1/images/edits`. In a form the pictures are files: `image`, several `image[]`, and `mask`."""
+
+    prompt: Prompt
+    images: list[ImageSource] | None = None
+    mask: ImageSource | None = None
+
+
+class ImageVariationBody(ImageFields, kw_only=True):
+    """The body of `POST /v1/images/variations`. In a form the picture is the file `image`."""
+
+    images: list[ImageSource] | None = None
 
 
 class ImageAddress(msgspec.Struct):
-    """A picture as ASI:One gives it: a data URL."""
+    """A picture as ASI:One gives it: a data URL, or a link where links were asked for."""
 
     url: str
 
@@ -44,13 +72,47 @@ class ImageItem(msgspec.Struct, omit_defaults=True):
     revised_prompt: str | UnsetType = UNSET
 
 
-class ImageReply(msgspec.Struct):
-    """Pictures in both shapes at once (DEC-13). `created` is in seconds, or in milliseconds at ASI:One's path."""
+class ImageReply(msgspec.Struct, kw_only=True):
+    """Pictures in both shapes at once (DEC-13), unless the operator drops one.
+
+    `data` is OpenAI's; `status`, `message` and `images` are ASI:One's. `created` is in seconds, or in milliseconds at
+    ASI:One's path.
+    """
 
     created: int
-    data: list[ImageItem]
-    images: list[ImageAddress]
-    status: int = 1
-    message: str = "Success"
+    data: list[ImageItem] | UnsetType = UNSET
+    images: list[ImageAddress] | UnsetType = UNSET
+    status: int | UnsetType = UNSET
+    message: str | UnsetType = UNSET
     output_format: str | UnsetType = UNSET
     size: str | UnsetType = UNSET
+
+
+class NoTokens(msgspec.Struct):
+    """The usage of a picture: pictures are counted here, not tokens."""
+
+    total_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+class PictureEvent(msgspec.Struct, kw_only=True):
+    """A finished picture in a stream."""
+
+    type: str
+    created_at: int
+    size: str
+    quality: str
+    background: str
+    output_format: str
+    b64_json: str | UnsetType = UNSET
+    url: str | UnsetType = UNSET
+    revised_prompt: str | UnsetType = UNSET
+    usage: NoTokens = msgspec.field(default_factory=NoTokens)
+
+
+class PictureFault(msgspec.Struct, kw_only=True):
+    """What a stream of pictures ends with when it cannot go on."""
+
+    error: ErrorDetail
+    type: Literal["error"] = "error"

@@ -22,6 +22,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     embeddings: Endpoint
     make_images: Endpoint
     make_image: Endpoint
+    edit_images: Endpoint
+    vary_images: Endpoint
     show_image: Endpoint
     list_models: Endpoint
     show_model: Endpoint

@@ -23,12 +23,31 @@ def image_routes(to: Endpoints) -> tuple[Route, ...]:
                 summary=f"Draw pictures, in {whose} form",
                 takes=shapes_images.ImageBody,
                 gives=shapes_images.ImageReply,
+                frames=shapes_images.PictureEvent,
                 repeatable=True,
                 tag="Images",
             )
             for path, endpoint, whose in (
                 ("/v1/images/generations", to.make_images, "OpenAI's"),
                 ("/v1/image/generate", to.make_image, "ASI:One's"),
+            )
+        ),
+        *(
+            Route(
+                method="POST",
+                path=path,
+                endpoint=endpoint,
+                summary=summary,
+                takes=takes,
+                form=True,
+                gives=shapes_images.ImageReply,
+                frames=shapes_images.PictureEvent,
+                repeatable=True,
+                tag="Images",
+            )
+            for path, endpoint, takes, summary in (
+                ("/v1/images/edits", to.edit_images, shapes_images.ImageEditBody, "Change pictures by a prompt"),
+                ("/v1/images/variations", to.vary_images, shapes_images.ImageVariationBody, "Draw a picture anew"),
             )
         ),
         Route(

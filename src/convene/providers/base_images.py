@@ -32,6 +32,8 @@ class ImageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     count_max: int = 4
     """Pictures of one request."""
     tasks: frozenset[ImageTask] = frozenset({"generate"})
+    sources_max: int = 1
+    """Pictures that one request may change; one is varied."""
     seed: bool = True
     transparent: bool = False
     progress: bool = False
@@ -61,6 +63,7 @@ class ImageAsk(msgspec.Struct, frozen=True, kw_only=True):
     images: tuple[SourceImage, ...] = ()
     """What is to be changed or varied."""
     mask: SourceImage | None = None
+    """As large as the first of the pictures; where it is transparent, is drawn anew."""
     user: str | None = None
     extra: dict[str, object] = {}
     """Unknown request fields, for hosts that may want them; never logged, never interpreted."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from PIL import Image
 
-from convene.errors import ConveneError
+from convene.errors import BadRequest, ConveneError
 from convene.providers.base_images import ImageCapabilities, ImageMade, ImageProgress
 from convene.providers.images_host import ImageHost
 
@@ -31,6 +33,8 @@ LOOK_S: Final = 0.5
 INTERRUPT_S: Final = 2.0
 """How long an interruption may take to be heard."""
 SIDE_STEP: Final = 8
+HALF: Final = 128
+"""Less of 255 is clear."""
 _PROGRESS: Final = "/sdapi/v1/progress?skip_current_image=true"
 
 
@@ -71,7 +75,10 @@ class A1111Images:
         """Make the pictures (`base_images.ImageModel`)."""
         async with self._turn:
             path = "/sdapi/v1/txt2img" if ask.task == "generate" else "/sdapi/v1/img2img"
-            drawing = asyncio.create_task(self._host.post(path, self._body(ask)), name="txt2img")
+            body = self._body(ask)
+            if ask.mask is not None:
+                body["mask"] = await asyncio.to_thread(_white_where_clear, ask.mask.data)
+            drawing = asyncio.create_task(self._host.post(path, body), name="txt2img")
             try:
                 seen: ImageProgress | None = None
                 while not (await asyncio.wait([drawing], timeout=LOOK_S))[0]:
@@ -109,8 +116,6 @@ class A1111Images:
         if ask.images:
             body["init_images"] = [base64.b64encode(image.data).decode() for image in ask.images]
             body["denoising_strength"] = how.strength
-        if ask.mask is not None:
-            body["mask"] = base64.b64encode(ask.mask.data).decode()
         return body
 
     async def _read(self, reply: dict[str, Any], ask: ImageAsk) -> AsyncGenerator[ImageMade]:
@@ -143,6 +148,18 @@ class A1111Images:
         with contextlib.suppress(ConveneError, TimeoutError):
             async with asyncio.timeout(INTERRUPT_S):
                 await self._host.ask("POST", "/sdapi/v1/interrupt", b"{}", (("content-type", "application/json"),))
+
+
+def _white_where_clear(mask: bytes) -> str:
+    """Return a mask as these UIs read it, white where to draw anew: of the kin, some overlook transparency."""
+    out = io.BytesIO()
+    try:
+        with Image.open(io.BytesIO(mask)) as found:
+            clear = found.convert("RGBA").getchannel("A").point(lambda alpha: 255 if alpha < HALF else 0)
+        clear.save(out, "PNG")
+    except (OSError, ValueError, SyntaxError) as fault:
+        raise BadRequest("'mask' cannot be read.", param="mask", detail=str(fault)) from fault
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def _seeds(info: object) -> list[int]:

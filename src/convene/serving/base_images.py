@@ -6,21 +6,26 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
-from convene.providers.base_images import ImageFormat, ImageProgress
+from convene.providers.base_images import ImageFormat, ImageProgress, ImageTask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from convene.serving.base import Outcome, Principal
 
-__all__ = ["Drawn", "ImageDesk", "ImageFormat", "ImageLinks", "ImageProgress", "ImageRequest", "Picture"]
+__all__ = ["Drawn", "ImageDesk", "ImageFormat", "ImageLinks", "ImageProgress", "ImageRequest", "ImageTask", "Picture"]
 
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Pictures as asked for, HTTP taken off."""
 
     model: str
-    prompt: str
+    prompt: str = ""
+    """Empty only where a picture is varied."""
+    task: ImageTask = "generate"
+    sources: tuple[bytes, ...] = ()
+    """The files of pictures that are to be changed or varied."""
+    mask: bytes | None = None
     size: str = "auto"
     """`WIDTHxHEIGHT`, `auto` or empty."""
     count: int = 1

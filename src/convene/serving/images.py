@@ -18,21 +18,23 @@ from convene.providers.base_images import ImageAsk, ImageMade
 from convene.serving.admission import Ask
 from convene.serving.base import Agentic
 from convene.serving.base_images import Drawn, Picture
-from convene.serving.picture import QUALITY, Unfit, finish
+from convene.serving.picture import QUALITY, Unfit, finish, look
 from convene.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from convene.clock import Clock
-    from convene.providers.base_images import ImageCapabilities, ImageProgress
+    from convene.providers.base_images import ImageCapabilities, ImageProgress, SourceImage
     from convene.serving.admission import Admission
     from convene.serving.base import Outcome, Principal
     from convene.serving.base_images import ImageRequest
     from convene.serving.catalog import Catalog, ImageDeployment
+    from convene.serving.picture import Seen
 
 SIZES: Final = (*((256, 256), (512, 512), (1024, 1024), (1024, 1536), (1536, 1024), (1024, 1792), (1792, 1024)),)
 """The documented sizes of ASI:One and OpenAI (IMAGE-03, IMAGE-04)."""
+_CANNOT: Final = {"generate": "draws nothing new", "edit": "changes no pictures", "vary": "varies no pictures"}
 ANY_SIZE: Final = frozenset({"auto", ""})
 TOTAL_S: Final = 900.0
 _NO_AGENTS: Final = Agentic()
@@ -157,7 +159,9 @@ class ImageDesk:
 
 def fit(request: ImageRequest, can: ImageCapabilities) -> ImageAsk:
     """Return the request as the model can carry it out. Raises `BadRequest` naming the field."""
-    if not request.prompt.strip():
+    if request.task not in can.tasks:
+        raise BadRequest(f"This model {_CANNOT[request.task]}.", code="unsupported_parameter", param="model")
+    if not request.prompt.strip() and request.task != "vary":
         raise BadRequest("'prompt' must say what to draw.", param="prompt")
     if request.count > can.count_max:
         raise BadRequest(f"'n' may be at most {can.count_max} for this model.", param="n")
@@ -165,18 +169,48 @@ def fit(request: ImageRequest, can: ImageCapabilities) -> ImageAsk:
         raise BadRequest("This model makes no transparent background.", param="background")
     if request.background == "transparent" and request.output_format == "jpeg":
         raise BadRequest("A JPEG has no transparent background; ask for png or webp.", param="output_format")
+    images, mask, source_size = _sources(request, can)
     return ImageAsk(
         prompt=request.prompt,
+        task=request.task,
         count=request.count,
-        size=_size(request.size, can),
+        size=_size(request.size, can, source_size),
         seed=request.seed,
         background=request.background,
         quality=request.quality,
         style=request.style,
         negative_prompt=request.negative_prompt,
+        images=images,
+        mask=mask,
         user=request.user,
         extra=request.extra,
     )
+
+
+def _sources(
+    request: ImageRequest, can: ImageCapabilities
+) -> tuple[tuple[SourceImage, ...], SourceImage | None, tuple[int, int] | None]:
+    """Return what is to be changed, what of it may be, and how large it is; only heads of files are read."""
+    if request.task == "generate":
+        return (), None, None
+    most = can.sources_max if request.task == "edit" else 1
+    if not 0 < len(request.sources) <= most:
+        how_many = "one picture" if most == 1 else f"1 to {most} pictures"
+        raise BadRequest(f"'image' must be {how_many}.", param="image")
+    seen = [_seen(data, "image") for data in request.sources]
+    size = seen[0].size
+    mask = None if request.mask is None else _seen(request.mask, "mask")
+    if mask is not None and (mask.size != size or not mask.transparent):
+        message = f"'mask' must be as large as the picture, {size[0]}x{size[1]}, and transparent where to draw anew."
+        raise BadRequest(message, param="mask")
+    return tuple(one.image for one in seen), None if mask is None else mask.image, size
+
+
+def _seen(data: bytes, param: str) -> Seen:
+    try:
+        return look(data)
+    except Unfit as fault:
+        raise BadRequest(f"'{param}' cannot be read: {fault}.", code="invalid_image", param=param) from fault
 
 
 def sizes_of(can: ImageCapabilities) -> tuple[tuple[int, int], ...]:
@@ -186,11 +220,20 @@ def sizes_of(can: ImageCapabilities) -> tuple[tuple[int, int], ...]:
     return tuple(one for one in SIZES if max(one) <= can.side_max and not any(side % can.side_step for side in one))
 
 
-def _size(text: str, can: ImageCapabilities) -> tuple[int, int]:
+def _size(text: str, can: ImageCapabilities, source: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the size that is meant; of a picture that is changed, `auto` is its own as near as the model can."""
     if text in ANY_SIZE:
-        return can.default_size
+        return can.default_size if source is None else _near(source, can)
     for width, height in sizes_of(can):
         if text == f"{width}x{height}":
             return width, height
     known = ", ".join(f"{width}x{height}" for width, height in sizes_of(can))
     raise BadRequest(f"'size' must be auto or one of {known}, not '{text[:40]}'.", param="size")
+
+
+def _near(source: tuple[int, int], can: ImageCapabilities) -> tuple[int, int]:
+    if can.sizes is not None:
+        return source if source in can.sizes else can.default_size
+    scale = min(1.0, can.side_max / max(source))
+    width, height = (max(1, int(side * scale) // can.side_step) * can.side_step for side in source)
+    return width, height

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import io
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from PIL import Image, PngImagePlugin
 
+from convene.providers.base_images import SourceImage
 from convene.serving.base_images import Picture
 
 if TYPE_CHECKING:
@@ -49,6 +50,28 @@ def finish(made: ImageMade, prompt: str, model: str, wanted: ImageFormat | None,
     return Picture(
         data=data, format=form, width=width, height=height, seed=made.seed, revised_prompt=made.revised_prompt
     )
+
+
+class Seen(NamedTuple):
+    """A picture that a caller has sent, with its real type."""
+
+    image: SourceImage
+    size: tuple[int, int]
+    transparent: bool
+    """Whether it can be seen through anywhere."""
+
+
+def look(data: bytes) -> Seen:
+    """Return what a caller has sent as a picture. Reads the head of the file only. Raises `Unfit`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as found:
+            if found.width * found.height > PIXELS_MAX:
+                raise Unfit(f"{found.width}x{found.height} are too many pixels")
+            return Seen(SourceImage(data, f"image/{_format_of(found)}"), found.size, found.has_transparency_data)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
+        if isinstance(fault, Unfit):
+            raise
+        raise Unfit("it is no PNG, JPEG or WebP") from fault
 
 
 def _format_of(found: Image.Image) -> ImageFormat:
