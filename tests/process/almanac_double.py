@@ -23,6 +23,10 @@ class Almanac:
         self.seen: list[str] = []
         almanac = self
 
+        class Listening(ThreadingHTTPServer):
+            request_queue_size = 1024
+            daemon_threads = True
+
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
@@ -44,7 +48,7 @@ class Almanac:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = Listening(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

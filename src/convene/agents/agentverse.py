@@ -9,6 +9,7 @@ Whatever it answers is a stranger's data: it is read by shape, and what has none
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import logging
@@ -33,6 +34,8 @@ log = logging.getLogger("convene.agents")
 
 ANSWER_BYTES_MAX: Final = 8 * 1024 * 1024
 WAIT_S: Final = 10.0
+PAUSES_S: Final = (0.1, 0.5)
+"""Before each further try where the network fails."""
 OK: Final = 200
 ADDRESS: Final = "agent1q"
 README_MAX: Final = 4_000
@@ -139,17 +142,25 @@ class Agentverse:
             body_bytes_max=ANSWER_BYTES_MAX,
             total_s=WAIT_S,
         )
-        try:
-            async with await self._egress.fetch(request) as answer:
-                found = await answer.read()
-        except EgressFailed as fault:
-            raise UpstreamFault("The directory of agents cannot be used now.", detail=fault.message) from fault
-        if missing and answer.status == 404:  # noqa: PLR2004 -- the number everybody knows
+        status, found = await self._fetch(request)
+        if missing and status == 404:  # noqa: PLR2004 -- the number everybody knows
             return b""
-        if answer.status != OK:
-            detail = f"{method} {path}: {answer.status} {found[:200]!r}"
+        if status != OK:
+            detail = f"{method} {path}: {status} {found[:200]!r}"
             raise UpstreamFault("The directory of agents does not do what it should.", detail=detail)
         return found
+
+    async def _fetch(self, request: Request) -> tuple[int, bytes]:
+        """Return status and body; asked again if the network fails, for nothing that is asked here does harm twice."""
+        for pause_s in (*PAUSES_S, None):
+            try:
+                async with await self._egress.fetch(request) as answer:
+                    return answer.status, await answer.read()
+            except EgressFailed as fault:
+                if pause_s is None:
+                    raise UpstreamFault("The directory of agents cannot be used now.", detail=fault.message) from fault
+            await asyncio.sleep(pause_s)
+        raise AssertionError("the last try returns or raises")
 
 
 def _listed(body: bytes) -> list[Listed]:

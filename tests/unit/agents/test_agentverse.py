@@ -10,6 +10,7 @@ from uagents_core.registration import AgentRegistrationAttestation
 
 from agent_doubles import FakeFetched
 from convene.agent_identity import Identity
+from convene.agents import agentverse
 from convene.agents.agentverse import Agentverse
 from convene.agents.chat_codec import CHAT_PROTOCOL
 from convene.egress import EgressFailed
@@ -110,7 +111,16 @@ async def test_an_address_without_a_listing_is_found_if_it_can_be_resolved(clock
 )
 async def test_a_directory_that_fails_is_a_fault(clock: FakeClock, broken: Any) -> None:  # noqa: ANN401 -- an answer or a fault
     with pytest.raises(UpstreamFault):
-        await open_one(Wire(broken), clock).search("x", 1)
+        await open_one(Wire(*[broken] * 3), clock).search("x", 1)
+
+
+async def test_a_network_that_fails_twice_is_tried_a_third_time(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agentverse, "PAUSES_S", (0, 0))
+    wire = Wire(EgressFailed("no", "connect"), EgressFailed("no", "broken"), answer({"agents": []}))
+    assert await open_one(wire, clock).search("x", 1) == []
+    assert len(wire.asked) == 3
 
 
 @pytest.mark.parametrize("body", [b"", b"no", b"[]", b'{"agents": 5}', b"\xff", b"[" * 9999])
