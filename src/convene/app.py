@@ -35,6 +35,7 @@ from convene.app_agent import make_agent
 from convene.app_agents import AgentParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_images import ImageParts
+from convene.app_market import MarketParts
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
 from convene.app_runs import RunParts
@@ -156,6 +157,7 @@ class App:
         self.accounts = AccountParts(config, clock)
         self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
         more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
+        self.market = MarketParts(clock, lambda: self._store)
         self.agents = AgentParts(config, clock, lambda: self._store.sessions)
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
@@ -261,6 +263,7 @@ class App:
         self.keep(asyncio.create_task(self.images.links.sweep(), name="expired pictures"))
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
+        self.market.start()
         await self.agents.start()
         self.tools.start()
         self.runs.start()
@@ -299,6 +302,7 @@ class App:
         await self.runs.aclose()
         await self._turns.drains.aclose()
         await self.agents.aclose()
+        await self.market.aclose()
         await self.tools.aclose()
         await self.deployments.aclose()
         if self.books is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convene.store.base_accounts import Accounts
     from convene.store.base_answers import Answers
     from convene.store.base_ledger import Ledger
+    from convene.store.base_market import Market
     from convene.store.base_runs import Runs
     from convene.store.base_sessions import Sessions
 
@@ -140,6 +141,11 @@ class Store(Protocol):
     @property
     def sessions(self) -> Sessions:
         """What is remembered between the requests of a conversation."""
+        ...
+
+    @property
+    def market(self) -> Market:
+        """The agents that have registered or were listed, and what is kept for them."""
         ...
 
     async def aclose(self) -> None:

@@ -9,7 +9,7 @@ version, so that an index of any process follows by asking for what is newer. Wh
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 
@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 AgentProtocol = Literal["acp", "a2a", "mcp"]
 Outcome = Literal["success", "failed", "timed_out", "refused"]
+
+FORGET_MAX: Final = 1_000
+"""Rows that one call of `forget` removes: each has a version of its own."""
+NEWEST: Final = 0.2
+"""Weight of the newest answer in the moving mean of seconds."""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -82,6 +87,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """What this server has seen of an agent; ranking and health follow from it (SEARCH-11, PICK-06)."""
 
     calls: int = 0
+    """All that have ended; one that was refused is neither a success nor a failure."""
     successes: int = 0
     judged: int = 0
     """Answers that somebody has judged, and of them those that did what was asked."""
@@ -193,22 +199,28 @@ class Market(Protocol):
     """The marketplace of one store. Every call raises `StoreFault` if it cannot be used."""
 
     async def register(self, registrations: Sequence[Registration], now_us: int) -> list[bool]:
-        """Write records, and say of each whether it was newer than what was there. Registering makes active.
+        """Write records, and say of each whether it was newer than what was there. All in one transaction.
 
-        A row that is removed comes back without its listing. All in one transaction.
+        Registering makes active, unless the agent has said something of its state since. A row that is removed comes
+        back without its listing.
         """
         ...
 
     async def set_status(self, agent_id: str, stamp: int, now_us: int, *, active: bool) -> bool:
-        """Write what an agent says of its state; False: it is unknown, or has said something newer."""
+        """Write what an agent says of its state; False: it is unknown, or has said something newer.
+
+        Of two that it has said in one second the one that comes later stands.
+        """
         ...
 
     async def list_agent(self, row: AgentRow, now_us: int) -> AgentRow:
         """Write owner, protocol, url and listing of a row (and, of a new one, its record); return it as it is then.
 
-        What is written is `owner`, `protocol`, `listed`, `listing`; a row that does not exist is made with all of
-        `row`. Raises `convene.errors.Conflict` (code `handle_taken`) if another agent has the handle, and (code
-        `agent_changed`) if `row.version` is not the stored one, so that two who merge at once do not lose each other's.
+        What is written is `owner`, `protocol`, `listed`, `listing`; a row that does not exist (or is removed) is made
+        with all of `row` but its tally, and with the stamps of the removed one if they are newer.
+
+        Raises `convene.errors.Conflict`: code `handle_taken` if another agent has the handle, `agent_changed` if
+        `row.version` is not the stored one, so that two who merge at once do not lose each other's.
         """
         ...
 
@@ -217,7 +229,10 @@ class Market(Protocol):
         ...
 
     async def remove(self, agent_id: str, now_us: int) -> bool:
-        """Take an agent away, with what waits for it; False: it is unknown."""
+        """Take an agent away, with what waits for it; False: it is unknown.
+
+        Its stamps and the operator's terms stay, so that nothing old is taken for new if it comes back.
+        """
         ...
 
     async def get(self, agent_id: str) -> AgentRow | None:
@@ -245,7 +260,10 @@ class Market(Protocol):
         ...
 
     async def speakers(self, protocol: str, now_us: int, limit: int) -> list[AgentRow]:
-        """Return active, unexpired agents that have registered this protocol's digest, newest registration first."""
+        """Return active, unexpired agents that have registered this protocol's digest, newest registration first.
+
+        Of any protocol, if it is empty.
+        """
         ...
 
     async def see(self, seen: Sequence[Seen]) -> None:
@@ -264,8 +282,8 @@ class Market(Protocol):
         """Delete an envelope; False: none of this address has this id."""
         ...
 
-    async def publish(self, manifest: Manifest) -> None:
-        """Keep a protocol; one that is known already stays as it is."""
+    async def publish(self, manifest: Manifest, manifests_max: int) -> bool:
+        """Keep a protocol; one that is known already stays as it is. False: there are that many already."""
         ...
 
     async def manifests(self, digests: Sequence[str] | None = None) -> list[Manifest]:
@@ -281,7 +299,10 @@ class Market(Protocol):
         ...
 
     async def keep_asset(self, asset: Asset, assets_max: int) -> bool:
-        """Keep a file, in the place of one of the same id and owner; False: the owner has that many already."""
+        """Keep a file, in the place of one of the same id and owner.
+
+        False: the owner has that many already, or the id is somebody else's.
+        """
         ...
 
     async def asset(self, asset_id: str, now_us: int) -> Asset | None:
@@ -291,6 +312,7 @@ class Market(Protocol):
     async def forget(self, now_us: int, removed_before_us: int) -> int:
         """Delete what has expired (letters, challenges, files) and rows removed before; return how many.
 
-        Records that have expired stay, as unregistered: a listing outlives the agent's absence (REG-04).
+        Records that have expired stay, as unregistered: a listing outlives the agent's absence (REG-04). Those without
+        a listing that expired before `removed_before_us` are removed, at most `FORGET_MAX` of them by one call.
         """
         ...

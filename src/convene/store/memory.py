@@ -11,6 +11,7 @@ from convene.store.base import KeyRecord, StoreFault
 from convene.store.memory_accounts import MemoryAccounts
 from convene.store.memory_answers import MemoryAnswers
 from convene.store.memory_ledger import MemoryLedger
+from convene.store.memory_market import MemoryMarket
 from convene.store.memory_runs import MemoryRuns
 from convene.store.memory_sessions import MemorySessions
 
@@ -118,6 +119,7 @@ class MemoryStore:
         self._ledger = MemoryLedger()
         self._runs = MemoryRuns()
         self._sessions = MemorySessions()
+        self._market = MemoryMarket()
 
     @property
     def keys(self) -> MemoryKeys:
@@ -149,6 +151,11 @@ class MemoryStore:
         """What is remembered between the requests of a conversation."""
         return self._sessions
 
+    @property
+    def market(self) -> MemoryMarket:
+        """The agents that have registered or were listed."""
+        return self._market
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._keys.close()
@@ -157,3 +164,4 @@ class MemoryStore:
         self._ledger.close()
         self._runs.close()
         self._sessions.close()
+        self._market.close()

@@ -283,7 +283,102 @@ RUNS: Final[tuple[Operation, ...]] = (
     ),
 )
 
-CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS, RUNS)
+MARKET: Final[tuple[Operation, ...]] = (
+    Table(
+        name="agents",
+        columns=(
+            Column("id", "text"),
+            Column("protocol", "text"),
+            Column("prefix", "text"),
+            Column("owner", "text"),
+            Column("endpoints", "blob"),  # JSON, as all blobs here
+            Column("protocols", "blob"),
+            Column("metadata", "blob"),
+            Column("stamp", "int"),
+            Column("registered_us", "int"),
+            Column("expires_us", "int"),
+            Column("active", "bool"),
+            Column("status_stamp", "int"),
+            Column("listed", "bool"),
+            Column("handle", "text"),  # of the listing, once more, to be found by
+            Column("url", "text"),
+            Column("listing", "blob"),
+            Column("terms", "blob"),
+            Column("calls", "int"),
+            Column("successes", "int"),
+            Column("judged", "int"),
+            Column("useful", "int"),
+            Column("failures_in_row", "int"),
+            Column("answered_us", "int"),
+            Column("failed_us", "int"),
+            Column("seconds", "real"),
+            Column("impressions", "int"),
+            Column("picks", "int"),
+            Column("created_us", "int"),
+            Column("changed_us", "int"),
+            Column("version", "int"),
+            Column("removed", "bool"),
+        ),
+        primary_key=("id",),
+    ),
+    Index(name="agents_by_handle", table="agents", columns=("handle",), unique=True, where="handle <> ''"),
+    Index(name="agents_by_url", table="agents", columns=("url",), where="url <> ''"),
+    Index(name="agents_by_owner", table="agents", columns=("owner", "created_us"), where="listed = 1"),
+    Index(name="agents_by_version", table="agents", columns=("version",), unique=True),
+    Index(name="agents_by_registration", table="agents", columns=("registered_us",), where="removed = 0"),
+    Table(
+        name="agent_protocols",
+        columns=(Column("digest", "text"), Column("agent_id", "text")),
+        primary_key=("digest", "agent_id"),
+        without_rowid=True,
+    ),
+    Index(name="agent_protocols_by_agent", table="agent_protocols", columns=("agent_id",)),
+    # Columns are the fields of the Structs in `base_market.py`, in their order.
+    Table(
+        name="letters",
+        columns=(
+            Column("uuid", "text"),
+            Column("address", "text"),
+            Column("envelope", "blob"),
+            Column("received_us", "int"),
+            Column("expires_us", "int"),
+        ),
+        primary_key=("uuid",),
+    ),
+    Index(name="letters_by_address", table="letters", columns=("address", "received_us")),
+    Index(name="letters_by_expiry", table="letters", columns=("expires_us",)),
+    Table(
+        name="manifests",
+        columns=(Column("digest", "text"), Column("name", "text"), Column("version", "text"), Column("body", "blob")),
+        primary_key=("digest",),
+    ),
+    Table(
+        name="challenges",
+        columns=(
+            Column("address", "text"),
+            Column("owner", "text"),
+            Column("text", "text"),
+            Column("expires_us", "int"),
+        ),
+        primary_key=("address", "owner"),
+    ),
+    Table(
+        name="assets",
+        columns=(
+            Column("id", "text"),
+            Column("owner", "text"),
+            Column("name", "text"),
+            Column("media_type", "text"),
+            Column("contents", "blob"),
+            Column("expires_us", "int"),
+            Column("readers", "blob"),
+        ),
+        primary_key=("id",),
+    ),
+    Index(name="assets_by_owner", table="assets", columns=("owner",)),
+)
+
+CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS, RUNS, MARKET)
 
 
 def steps_for(dialect: Dialect) -> tuple[Step, ...]:

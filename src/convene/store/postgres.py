@@ -12,6 +12,7 @@ from convene.store.presence import Presence
 from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
+from convene.store.sql_market import SqlMarket
 from convene.store.sql_sessions import SqlSessions
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class PostgresStore:
         self._ledger = PostgresLedger(pool, presence, clock)
         self._runs = PostgresRuns(pool, presence)
         self._sessions = SqlSessions(pool)
+        self._market = SqlMarket(pool)
 
     @classmethod
     async def open(cls, url: str, clock: Clock | None = None, lives: Lives | None = None) -> Self:
@@ -84,6 +86,11 @@ class PostgresStore:
     def sessions(self) -> SqlSessions:
         """What is remembered between the requests of a conversation."""
         return self._sessions
+
+    @property
+    def market(self) -> SqlMarket:
+        """The agents that have registered or were listed."""
+        return self._market
 
     async def aclose(self) -> None:
         """Write what is left of the books, show that nobody is here any more, and end the sessions."""

@@ -10,6 +10,7 @@ from convene.store.presence import Presence
 from convene.store.sql_accounts import SqlAccounts
 from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
+from convene.store.sql_market import SqlMarket
 from convene.store.sql_sessions import SqlSessions
 from convene.store.sqlite_file import SqliteFile
 from convene.store.sqlite_ledger import SqliteLedger
@@ -31,6 +32,7 @@ class SqliteStore:
         self._ledger = SqliteLedger(file, presence, clock)
         self._runs = SqliteRuns(file, presence)
         self._sessions = SqlSessions(file)
+        self._market = SqlMarket(file)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock | None = None) -> Self:
@@ -78,6 +80,11 @@ class SqliteStore:
     def sessions(self) -> SqlSessions:
         """What is remembered between the requests of a conversation."""
         return self._sessions
+
+    @property
+    def market(self) -> SqlMarket:
+        """The agents that have registered or were listed."""
+        return self._market
 
     async def aclose(self) -> None:
         """Write what is left of the books, close the file and end the threads."""
