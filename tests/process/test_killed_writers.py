@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 SILENCE_US: Final = 30_000_000
 """Longer than this test takes: a death that is known sooner was told by a lock."""
+TRIES: Final = 20
 BEGIN_ALL: Final = """
 import asyncio, sys
 from pathlib import Path
@@ -65,6 +68,24 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def freeze(process: subprocess.Popen[str], where: str) -> None:
+    """Stop it at a moment at which it holds no lock of the database: whoever does is waited for, which is not asked."""
+    for _ in range(TRIES):
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)  # it has stopped
+        if "://" in where:
+            return
+        with contextlib.closing(sqlite3.connect(where, timeout=1.0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+            else:
+                connection.execute("ROLLBACK")
+                return
+    pytest.fail("it held a lock whenever it was stopped")
+
+
 async def found_dead(store: Store) -> tuple[set[str], set[str]]:
     """Return what may be ended for others: intents, and runs that are taken over now."""
     intents = {one.id for one in await store.ledger.orphans(SILENCE_US)}
@@ -104,7 +125,7 @@ async def test_another_process_sees_a_kill_as_soon_as_it_looks(where: str, tmp_p
 
 async def test_a_frozen_process_is_not_dead(where: str, tmp_path: Path) -> None:
     with child(where, tmp_path, 1) as frozen:
-        frozen.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(freeze, frozen, where)
         store = await open_store(where, tmp_path)
         assert await found_dead(store) == (set(), set())
         assert await claim(store, 1) == "running"

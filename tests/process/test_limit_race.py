@@ -12,6 +12,7 @@ import pytest
 from convene.limits.limit import MINUTE_US, Limit, Unit
 from process import limit_race
 from process.limit_race_check import (
+    FULL_IN,
     LEASE_US,
     RECORD,
     TIGHT,
@@ -101,11 +102,14 @@ def test_the_checker_knows_slots_and_totals() -> None:
     assert excess_of(admitted(total, (0, 10), (9 * MINUTE_US, 2))) == 2
 
 
-def test_the_checker_measures_what_was_used_until_the_last_admission() -> None:
+def test_the_checker_measures_what_was_used_at_the_fullest_of_the_last_admissions() -> None:
     limit = tokens()
-    back = Event(START_US + MINUTE_US + 1, 0, -50, limit)
+    back = Event(MINUTE_US + START_US + 1, 0, -50, limit)
     assert used_of([*admitted(limit, (0, 100), (MINUTE_US, 100)), back]) == 1.0
-    assert used_of(admitted(limit, (0, 100), (MINUTE_US, 50))) == 0.75
+    hole = admitted(limit, (MINUTE_US + 2, 1))
+    assert used_of([*admitted(limit, (0, 100), (MINUTE_US, 100)), back, *hole]) == 1.0
+    short = admitted(limit, *((MINUTE_US, 1) for _ in range(FULL_IN)))
+    assert used_of([*admitted(limit, (0, 100)), *short]) == (100 + FULL_IN) / 200
 
 
 def log(*records: tuple[What, int, int], killed: bool = False) -> Log:

@@ -53,15 +53,23 @@ class Presence:
         `lives` are the lock files of the database's writers on this machine.
         """
         presence = cls(database, clock, lives)
-        if lives is not None:
-            lives.hold(presence.id)
-            await presence.bury()
-        await database.write([(_TIDY, (presence.now_us() - 100 * DEAD_AFTER_US,))])
-        if lives is not None:
-            lives.sweep({writer for (writer,) in await database.rows("SELECT id FROM writers")})
-        await presence.show()
+        try:
+            await presence._appear()
+        except BaseException:  # whatever it was, no lock is held for a writer that never was; it is raised on
+            if lives is not None:
+                lives.forget(presence.id)
+            raise
         presence._beating = asyncio.create_task(presence._beat_on(), name="store presence")
         return presence
+
+    async def _appear(self) -> None:
+        if self._lives is not None:
+            self._lives.hold(self.id)
+            await self.bury()
+        await self._database.write([(_TIDY, (self.now_us() - 100 * DEAD_AFTER_US,))])
+        if self._lives is not None:
+            self._lives.sweep({writer for (writer,) in await self._database.rows("SELECT id FROM writers")})
+        await self.show()
 
     def now_us(self) -> int:
         """Return the wall clock in Unix microseconds."""

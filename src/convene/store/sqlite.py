@@ -14,6 +14,7 @@ from convene.store.sql_market import SqlMarket
 from convene.store.sql_sessions import SqlSessions
 from convene.store.sqlite_file import SqliteFile
 from convene.store.sqlite_ledger import SqliteLedger
+from convene.store.sqlite_open import START_S
 from convene.store.sqlite_runs import SqliteRuns
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class SqliteStore:
         clock = clock or SystemClock()
         file = await SqliteFile.open(path)
         try:
-            presence = await Presence.start(file, clock, Lives(path))
+            async with file.patient(START_S):
+                presence = await Presence.start(file, clock, Lives(path))
         except BaseException:  # a cancelled start too must end file and thread; nothing is swallowed
             await file.aclose()
             raise

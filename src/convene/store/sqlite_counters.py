@@ -32,6 +32,7 @@ from convene.limits.periods import Calendar, number_of
 from convene.limits.steps import DAY, MONTH, RATE, SLOTS, charge, kind_of, settle, shown, steps_of
 from convene.store.near_counters import NearCounters
 from convene.store.sqlite_file import make_private
+from convene.store.sqlite_open import is_busy, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,6 @@ WAIT_S: Final = 0.05
 
 _SHAPE: Final = 1
 """Part of the file's name: another shape of the tables begins with an empty file."""
-_START_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 0.00005
 _LONGEST_PAUSE_S: Final = 0.001
 _NEVER_US: Final = 1 << 62
@@ -151,7 +151,7 @@ class LocalSqliteCounters:
                 if not old.name.startswith(name):
                     old.unlink(missing_ok=True)
             make_private(path)
-            return cls(_connect(path), path, clock, pause)
+            return cls(opened(path, _prepare, pause=pause), path, clock, pause)
         except (sqlite3.Error, OSError) as error:
             raise _fault(path, error) from error
 
@@ -322,7 +322,7 @@ class LocalSqliteCounters:
         try:
             self._execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if not _is_busy(error):
+            if not is_busy(error):
                 raise
         else:
             return
@@ -335,7 +335,7 @@ class LocalSqliteCounters:
                 self._execute("BEGIN IMMEDIATE")
             except sqlite3.OperationalError as error:
                 # Pauses are counted too: a clock that stands still, as a test's may, must not make this endless.
-                if not _is_busy(error) or waited_s >= WAIT_S or self._monotonic() >= give_up_s:
+                if not is_busy(error) or waited_s >= WAIT_S or self._monotonic() >= give_up_s:
                     raise
             else:
                 return
@@ -463,32 +463,25 @@ class SqliteCounters(NearCounters):
         return cls(LocalSqliteCounters.open(folder, clock, boot_id))
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=_START_S, isolation_level=None)
+def _prepare(connection: sqlite3.Connection) -> None:
+    # A commit writes whole pages into the log, so small ones are cheaper.
+    connection.execute("PRAGMA page_size = 1024")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = OFF")
+    connection.execute("PRAGMA wal_autocheckpoint = 1000")
+    connection.execute("BEGIN IMMEDIATE")
     try:
-        # A commit writes whole pages into the log, so small ones are cheaper.
-        connection.execute("PRAGMA page_size = 1024")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = OFF")
-        connection.execute("PRAGMA wal_autocheckpoint = 1000")
-        connection.execute("BEGIN IMMEDIATE")
         for statement in _TABLES:
             connection.execute(statement)
         connection.execute("COMMIT")
-        connection.execute("PRAGMA busy_timeout = 0")
-    except BaseException:  # an interrupt too must not leave the file open; nothing is swallowed
-        connection.close()
-        raise
-    return connection
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _charged(plan: _Plan, after: list[State], amounts: Sequence[int]) -> list[State]:
     """Return the period charged and the units charged in it, for each limit; of a rate or slots they mean nothing."""
     return [(state[0], amounts[step[1]]) for step, state in zip(plan.steps, after, strict=True)]
-
-
-def _is_busy(error: sqlite3.OperationalError) -> bool:
-    return error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def _fault(path: Path, error: Exception) -> StoreFault:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Self, TypeVar
 
 from convene.store.base import StoreFault
 from convene.store.migrations import STEPS, Step
+from convene.store.sqlite_open import busy_s, is_busy, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from concurrent.futures import Future
     from pathlib import Path
 
@@ -52,7 +53,8 @@ class SqliteFile:
         """Open `path`, creating it (mode 0600, its folder 0700) and bringing it up to date.
 
         Raises:
-            StoreFault: it cannot be opened, or a newer Convene has changed its shape.
+            StoreFault: it cannot be opened, others kept it locked for `START_S`, or a newer Convene has changed its
+                shape.
         """
         thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="convene-store")
         try:
@@ -91,6 +93,16 @@ class SqliteFile:
     async def write(self, changes: Sequence[Change]) -> list[int]:
         """Do all changes in one transaction and return how many rows each has touched (`sql.Database`)."""
         return await self.transact(lambda connection: [connection.execute(*change).rowcount for change in changes])
+
+    @contextlib.asynccontextmanager
+    async def patient(self, seconds: float) -> AsyncIterator[None]:
+        """Let statements wait so long for other writers meanwhile, as a start may. Raises `StoreFault`."""
+        await self.run(lambda connection: busy_s(connection, seconds))
+        try:
+            yield
+        finally:
+            if self._open:
+                await self.run(lambda connection: busy_s(connection, _BUSY_S))
 
     async def aclose(self) -> None:
         """Let everything that was begun finish, close the file and end the thread; idempotent."""
@@ -163,15 +175,17 @@ def examine(path: Path) -> tuple[int, int]:
 def _connect(path: Path, steps: Sequence[Step]) -> sqlite3.Connection:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     make_private(path)
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
-    try:
+
+    def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        _migrate(connection, path, steps)
-    except BaseException:  # an interrupt too must not leave the file open; nothing is swallowed
-        connection.close()
-        raise
+        [done] = connection.execute("PRAGMA user_version").fetchone()
+        if done != len(steps):  # else nothing needs the write lock, which somebody may be holding
+            _migrate(connection, path, steps)
+
+    connection = opened(path, prepare)
+    busy_s(connection, _BUSY_S)
     return connection
 
 
@@ -232,6 +246,7 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def fault(path: Path, error: Exception) -> StoreFault:
     """Return what a failure of this file is to everybody else."""
-    return StoreFault(
-        "The store cannot be used; `convene doctor` says why.", detail=f"{path}: {type(error).__name__}: {error}"
-    )
+    detail = f"{path}: {type(error).__name__}: {error}"
+    if is_busy(error):
+        return StoreFault("Another process keeps the store locked; if one is frozen, end it.", detail=detail)
+    return StoreFault("The store cannot be used; `convene doctor` says why.", detail=detail)

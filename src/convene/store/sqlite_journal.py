@@ -22,6 +22,7 @@ from convene.store.ledger_rows import (
     packed_rows,
     unpacked_rows,
 )
+from convene.store.sqlite_open import LOOP_S, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,12 +73,7 @@ class Journal:
         """Of the rows in `journal` that are not moved yet, or the next one."""
         self._waiting: Rows = []
         """What is in those rows."""
-        self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
-        for setting in _SETTINGS:
-            self._connection.execute(setting)
-        # From its first read on a connection of WAL holds a shared lock on the database, so that no other process can
-        # be the last one to close it and take the WAL away.
-        self._connection.execute("SELECT count(*) FROM journal").fetchone()
+        self._connection = opened(path, _prepare, LOOP_S)
 
     @property
     def next(self) -> int:
@@ -126,6 +122,14 @@ class Journal:
             self._connection.execute(_MOVED, (self._first, self._next))
         if ended:
             self._connection.executemany("DELETE FROM intents WHERE number = ?", [(number,) for number in ended])
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    for setting in _SETTINGS:
+        connection.execute(setting)
+    # From its first read on a connection of WAL holds a shared lock on the database, so that no other process can be
+    # the last one to close it and take the WAL away.
+    connection.execute("SELECT count(*) FROM journal").fetchone()
 
 
 def move_all(connection: sqlite3.Connection) -> None:

@@ -214,8 +214,13 @@ class SqliteLedger(SqlLedger):
         self._loop = asyncio.get_running_loop()
         first = int.from_bytes(self._clock.token(8), "big") >> 2
         try:
-            self._journal = Journal(self._file.path, self._presence.id, first)
-            self._sync = WalSync(self._file.path, self._loop, self._synced, self._sync_call)
+            journal = Journal(self._file.path, self._presence.id, first)
+            try:
+                self._sync = WalSync(self._file.path, self._loop, self._synced, self._sync_call)
+            except BaseException:  # it is raised on; the next call starts anew
+                journal.close()
+                raise
+            self._journal = journal
         except (sqlite3.Error, OSError) as error:
             raise fault(self._file.path, error) from error
         self._started = True

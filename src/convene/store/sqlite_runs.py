@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from convene.store.sql_runs import END_RUN, INSERT_RUN, STUCK_S, UPSERT_STEP, SqlRuns, Work, release
 from convene.store.sqlite_file import fault
+from convene.store.sqlite_open import LOOP_S, opened
 from convene.store.sqlite_sync import checkpoint
 
 if TYPE_CHECKING:
@@ -36,6 +37,11 @@ _SETTINGS: Final = (
     "PRAGMA foreign_keys = ON",
 )
 _FENCE: Final = "SELECT fence FROM runs WHERE id = ?"
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    for setting in _SETTINGS:
+        connection.execute(setting)
 
 
 class SqliteRuns(SqlRuns):
@@ -119,9 +125,7 @@ class SqliteRuns(SqlRuns):
     def _commit(self, works: Sequence[Work]) -> None:
         """Write all of it in one transaction, or nothing. Raises `sqlite3.Error`."""
         if self._connection is None:
-            self._connection = sqlite3.connect(self._file.path, timeout=0, isolation_level=None)
-            for setting in _SETTINGS:
-                self._connection.execute(setting)
+            self._connection = opened(self._file.path, _prepare, LOOP_S)
         run = self._connection.execute
         run("BEGIN IMMEDIATE")
         try:

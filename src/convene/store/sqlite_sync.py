@@ -40,7 +40,7 @@ READERS_S: Final = 0.02
 """How long it waits for readers of the old state then; else the next one tries."""
 WAL_BYTES: Final = RESTART_FRAMES * (4096 + 24) + 32
 FILL_S: Final = 1.0
-_ZEROS: Final = 1 << 20
+_ZEROS: Final = bytes(1 << 18)
 fdatasync: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)  # macOS has only the other
 
 
@@ -102,16 +102,22 @@ class WalSync:
         self._sync(self._wal)
 
     def _fill(self) -> None:
-        """Give the WAL the size it will have anyway, while nobody can write to it; without it, all works as well."""
+        """Give the WAL the size it will have anyway, while nobody can write to it; without it, all works as well.
+
+        In pieces, each under the lock for less than a millisecond, as every writer waits meanwhile.
+        """
         try:
             with contextlib.closing(sqlite3.connect(self._path, timeout=FILL_S, isolation_level=None)) as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                try:
-                    size = os.fstat(self._wal).st_size
-                    while 0 < size < WAL_BYTES:
-                        size += os.pwrite(self._wal, bytes(min(_ZEROS, WAL_BYTES - size)), size)
-                finally:
-                    connection.execute("ROLLBACK")
+                left = WAL_BYTES
+                while left > 0:
+                    connection.execute("BEGIN IMMEDIATE")
+                    try:
+                        size = os.fstat(self._wal).st_size
+                        left = WAL_BYTES - size if size else 0
+                        if left > 0:
+                            os.pwrite(self._wal, _ZEROS[:left], size)
+                    finally:
+                        connection.execute("ROLLBACK")
         except (sqlite3.Error, OSError) as error:
             log.info("%s-wal grows as it goes: %s", self._path, error)
 
