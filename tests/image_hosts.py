@@ -1,5 +1,7 @@
 """Hosts that make pictures, on loopback: OpenAI's images API, AUTOMATIC1111 and ComfyUI over real HTTP.
 
+Beside OpenAI's images API there is a chat model, which has a picture drawn and shows it as it is told to.
+
     with serving_images() as hosts:
         ... base_url = hosts.url + "/v1"      OpenAI's        hosts.seen["/v1/images/generations"][0]
         ... base_url = hosts.url              AUTOMATIC1111's and ComfyUI's
@@ -96,6 +98,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(*hosts.fails[parts.path])
         elif parts.path.startswith("/v1/images/"):
             self._openai(told)
+        elif parts.path == "/v1/chat/completions":
+            self._artist(told)
         elif parts.path.startswith("/v1/files/"):
             self._reply(200, png(8, 8), "image/png")
         elif parts.path.startswith("/sdapi/"):
@@ -127,6 +131,28 @@ class _Handler(BaseHTTPRequestHandler):
             shown = {"url": self.hosts.as_address} if self.hosts.as_address is not None else {"b64_json": data}
             pictures.append({**shown, "revised_prompt": "a better prompt"})
         self._json({"created": 1_795_290_108, "data": pictures})
+
+    def _artist(self, told: Any) -> None:  # noqa: ANN401 -- JSON
+        """Answer as a chat model that has a picture drawn and then writes the line it was told to show it by."""
+        last = told["messages"][-1]
+        message: dict[str, Any]
+        if last["role"] == "tool":
+            shown = re.search(r"!\[.*\]\(.*\)", last["content"])
+            message = {"role": "assistant", "content": f"Here it is:\n\n{shown[0] if shown else last['content']}"}
+        else:
+            arguments = json.dumps({"prompt": "a fox in snow", "size": "256x256"})
+            function = {"name": "generate_image", "arguments": arguments}
+            calls = [{"id": "call_1", "index": 0, "type": "function", "function": function}]
+            message = {"role": "assistant", "content": None, "tool_calls": calls}
+        finish = "tool_calls" if "tool_calls" in message else "stop"
+        usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
+        whole = {"id": "c1", "created": 1_795_290_108, "model": "artist", "usage": usage}
+        choice = {"index": 0, "finish_reason": finish}
+        if not told.get("stream"):
+            self._json(whole | {"object": "chat.completion", "choices": [choice | {"message": message}]})
+            return
+        frame = whole | {"object": "chat.completion.chunk", "choices": [choice | {"delta": message}]}
+        self._reply(200, f"data: {json.dumps(frame)}\n\ndata: [DONE]\n\n".encode(), "text/event-stream")
 
     def _a1111(self, path: str, told: Any) -> None:  # noqa: ANN401 -- JSON
         hosts = self.hosts

@@ -228,8 +228,8 @@ IMAGE-07 proved The reply has `status`, `message`, `created` in milliseconds, an
 IMAGE-08 proved The same reply has `data[].b64_json`, and can have `id` and `revised_prompt`.
 IMAGE-09 proved `image_url` or `url` at the top level is there only when the picture is in it.
 IMAGE-10 proved A failure is 400, 401, 404 or 500, with type `invalid_request_error` and a string `code`.
-IMAGE-11 6 Whoever wants several pictures sends several requests at once.
-IMAGE-12 6 A picture wanted in a chat can come from an agent, as a URL in the text.
+IMAGE-11 proved Whoever wants several pictures sends several requests at once.
+IMAGE-12 proved A picture wanted in a chat can come from an agent, as a URL in the text.
 [asi-one §12]
 RESP-01 7 All three current models answer at `POST /v1/responses`.
 RESP-02 7 Codex works with `base_url = <server>/v1`, `wire_api = "responses"`, a key from an auth command, `web_search
@@ -294,7 +294,7 @@ DEC-04 5 `agent_address` is noted as the caller's metadata; it routes only by th
     itself says `@agent1...`.
 DEC-05 proved All model names are aliases, the requested one is echoed, and published limits are real.
 DEC-06 2 The old remark that only `asi1-mini` exists has no effect.
-DEC-07 2 `created` is in seconds for chat and Responses, in milliseconds around images.
+DEC-07 proved `created` is in seconds for chat and Responses, in milliseconds around images.
 DEC-08 proved An id is any unique string.
 DEC-09 2 Reasoning is `delta.reasoning_content` in a stream and `message.reasoning_content` plus top-level `thought:
     [...]` in a whole reply, with streamed `thought` as an option.

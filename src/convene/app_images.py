@@ -6,7 +6,7 @@ A part of the composition root. To add a kind, write it in `providers/` and add 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -25,6 +25,7 @@ from convene.providers.images_comfy import ComfyImages, WorkflowUnfit
 from convene.providers.images_host import ImageHostSettings
 from convene.providers.images_local import LocalImages, LocalImagesSettings
 from convene.providers.images_openai import OpenAIImages
+from convene.providers.images_scripted import SCRIPTS, ScriptedImages, ScriptedImagesSettings
 from convene.serving.base import ModelCard, Outcome
 from convene.serving.base_images import ImageRequest
 from convene.serving.catalog import ANY_IMAGE, Deployment
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
 SLACK_S = 30.0
 """How much longer the desk waits than the slowest host may take, whose own words about it are the better ones."""
+SCRIPTED_NOTE: Final = "Test pictures by rule, for trying out clients: it draws nothing of what a prompt says."
 SOURCES_MAX = 16
 """Pictures that OpenAI's API changes in one request."""
 
@@ -66,6 +68,8 @@ def image_models(
     for name, wanted in config.images.items():
         if wanted.kind == "local":
             model: ImageModel = _local(config, name, wanted, clock, fetch)
+        elif wanted.kind == "scripted":
+            model = _scripted(name, wanted, clock)
         else:
             model = _hosted(name, wanted, clock, client(ClientOptions()))
         card = ModelCard(
@@ -76,7 +80,7 @@ def image_models(
             target=wanted.model or Path(wanted.folder).name or name,
             kind="image",
             aliases=wanted.aliases,
-            sizes=tuple(f"{width}x{height}" for width, height in model.capabilities.sizes or ()),
+            notes=SCRIPTED_NOTE if model.capabilities.scripted else "",
         )
         found.append(Deployment(card=card, image=model))
     return found
@@ -180,6 +184,19 @@ def _local(config: Config, name: str, wanted: Images, clock: Clock, fetch: Fetch
     half = paint.precision in {"float16", "bfloat16"} or (paint.precision == "auto" and paint.device != "cpu")
     weights = find_images(wanted.folder or wanted.model, config.cache_dir, fetch, half=half)
     return LocalImages(PaintEngine(weights, paint), settings, clock)
+
+
+def _scripted(name: str, wanted: Images, clock: Clock) -> ScriptedImages:
+    settings = ScriptedImagesSettings(
+        upstream=name,
+        script=next((one for one in SCRIPTS if one == wanted.model), "draw"),
+        step_s=wanted.step_s,
+        side_max=wanted.side_max,
+        count_max=wanted.count_max,
+    )
+    if wanted.steps is not None:
+        settings = msgspec.structs.replace(settings, steps=wanted.steps)
+    return ScriptedImages(settings, clock)
 
 
 def _model(name: str, wanted: Images, clock: Clock, client: Client) -> OpenAIImages | A1111Images | ComfyImages:

@@ -172,7 +172,8 @@ def refusal(server: Server, status: int, body: bytes) -> Stop:
     if status == http.client.UNAUTHORIZED:
         hint = "\n  `convene keys create NAME` makes a key; pass it as CONVENE_API_KEY"
     elif status == http.client.NOT_FOUND:
-        hint = f"\n  is {server.url} the right base URL, and {server.model} a model of GET /v1/models?"
+        named = f", and {server.model} a model of GET /v1/models" if server.model else ""
+        hint = f"\n  is {server.url} the right base URL{named}?"
     return Stop(f"the server answered {status}: {message}{hint}")
 
 

@@ -26,7 +26,7 @@ from convene.config_agentic import AgenticSettings
 from convene.config_agents import Agents
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, PageSettings, fault_of
-from convene.config_images import Images
+from convene.config_images import IMAGE_SCRIPTS, Images
 from convene.config_mcp import Mcp, mcp_fault
 from convene.config_runs import Runs, Sessions
 from convene.config_search import Brave, Metasearch, Search, Searxng, Tavily, search_faults
@@ -482,6 +482,10 @@ def _check_images(config: Config) -> None:
     for name, images in config.images.items():
         if images.kind == "local":
             _check_local_images(config, name, images)
+        elif images.kind == "scripted":
+            if images.model and images.model not in IMAGE_SCRIPTS:
+                message = f"is {images.model!r}; of kind scripted it is one of {', '.join(IMAGE_SCRIPTS)}"
+                raise _fault(config, ("images", name, "model"), message)
         elif not _is_web_root(images.base_url):
             raise _fault(config, ("images", name, "base_url"), "must be an absolute http:// or https:// address")
         if (images.kind == "comfyui") != bool(images.workflow):

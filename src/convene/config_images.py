@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from convene.config_values import About, Secret
 
+IMAGE_SCRIPTS: Final = ("draw", "fail-before", "fail-after", "flaky", "refuse")
+"""What a model of kind scripted can do (`providers/images_scripted.py`)."""
+
 
 class Images(msgspec.Struct, frozen=True, kw_only=True):
     """`[images.NAME]`: one image model, at a host or on this machine.
 
-    The first is what requests get that name a chat model.
+    The first is what requests get that name a chat model; one of kind scripted only if there is no other.
     """
 
     kind: Annotated[
-        Literal["openai", "automatic1111", "comfyui", "local"], About("Dialect the host speaks, or this machine")
+        Literal["openai", "automatic1111", "comfyui", "local", "scripted"],
+        About("Dialect the host speaks, or this machine; scripted: test pictures by rule"),
     ] = "openai"
     base_url: Annotated[str, About("Root of its API; for openai with /v1")] = ""
     model: Annotated[
         str,
         About(
-            "Its name there, or the checkpoint of automatic1111; the same when empty. Of local: owner/name on the hub"
+            "Its name there, or the checkpoint of automatic1111; the same when empty. Of local: owner/name on the hub. "
+            "Of scripted: draw, fail-before, fail-after, flaky or refuse"
         ),
     ] = ""
     api_key: Annotated[Secret, About("Key sent as Authorization: Bearer")] = Secret()
     headers: Annotated[dict[str, Secret], About("Further headers sent to it")] = msgspec.field(default_factory=dict)
     aliases: Annotated[tuple[str, ...], About("Further names for it here")] = ()
     steps: Annotated[
-        int | None, About("Steps of one picture; 25 (automatic1111), its own (local)", at_least=1, at_most=500)
+        int | None,
+        About("Steps of one picture; 25 (automatic1111), its own (local), 4 (scripted)", at_least=1, at_most=500),
     ] = None
+    step_s: Annotated[float, About("Time of one step (scripted)", "s", at_least=0, at_most=3600)] = 0.0
     sampler: Annotated[str, About("Sampler (automatic1111); its own when empty")] = ""
     guidance: Annotated[
         float | None, About("How closely it follows the prompt; 7 (automatic1111), its own (local)", at_least=0)
@@ -49,7 +56,9 @@ class Images(msgspec.Struct, frozen=True, kw_only=True):
     ] = "auto"
     threads: Annotated[int, About("On the processor; 0: the cores less one (local)", at_least=0, at_most=1024)] = 0
     python: Annotated[str, About("Interpreter with torch and diffusers; ours when empty (local)", is_path=True)] = ""
-    side_max: Annotated[int, About("Longest side (local, automatic1111)", "pixels", at_least=64, at_most=4096)] = 2048
+    side_max: Annotated[
+        int, About("Longest side (local, automatic1111, scripted)", "pixels", at_least=64, at_most=4096)
+    ] = 2048
     waiting_max: Annotated[int, About("Requests that may wait for their turn (local)", at_least=0, at_most=1000)] = 8
     tasks: Annotated[tuple[Literal["generate", "edit", "vary"], ...], About("What its host has paths for (openai)")] = (
         "generate",

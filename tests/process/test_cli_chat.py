@@ -33,6 +33,7 @@ class Host(ThreadingHTTPServer):
         self.status = 200
         self.body = b""
         self.location = ""
+        self.kind = ""
         self.seen: list[tuple[str, dict[str, str], bytes]] = []
 
     @property
@@ -52,6 +53,8 @@ class Answering(BaseHTTPRequestHandler):
         self.send_response(self.server.status)
         if self.server.location:
             self.send_header("Location", self.server.location)
+        if self.server.kind:
+            self.send_header("Content-Type", self.server.kind)
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(self.server.body)

@@ -17,6 +17,7 @@ from convene.providers.images_a1111 import A1111Images
 from convene.providers.images_comfy import ComfyImages
 from convene.providers.images_local import LocalImages
 from convene.providers.images_openai import OpenAIImages
+from convene.providers.images_scripted import ScriptedImages, ScriptedImagesSettings
 from convene.serving.base import Principal
 from convene.serving.catalog import Catalog
 from fakes import FakeClock
@@ -73,6 +74,8 @@ def test_a_workflow_that_does_not_fit_names_the_setting(tmp_path: Path, text: st
         ("kind = 'local'\nfolder = 'sd'\nmodel = 'owner/name'", "images.a.folder or model, one of them"),
         ("kind = 'local'\nfolder = 'sd'\nworkflow = 'w.json'", "images.a.workflow is for kind comfyui"),
         ("kind = 'local'\nfolder = 'sd'\nprecision = 'int4'", "images.a.precision"),
+        ("kind = 'scripted'\nmodel = 'monet'", "images.a.model is 'monet'; of kind scripted it is one of draw, fail-"),
+        ("kind = 'scripted'\nstep_s = -1", "images.a.step_s"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(tmp_path: Path, lines: str, words: str) -> None:
@@ -91,6 +94,23 @@ def test_the_first_image_model_draws_for_names_of_asi_one_and_only_for_whom_it_m
     for name, who in (("a", only_b), ("brush", only_b), ("nobody", WHO)):
         with pytest.raises(NotFound):
             catalog.image(name, who)
+
+
+def test_a_scripted_model_stands_behind_every_other_and_draws_as_it_is_told() -> None:
+    scripted = Images(kind="scripted", model="fail-after", steps=3, step_s=0.5, side_max=512, count_max=2)
+    found = models(demo=scripted, real=Images(base_url=URL))
+    catalog = Catalog(found)
+    assert catalog.image("asi1", WHO).card.id == "real"
+    assert catalog.image("demo", WHO).card.id == "demo"
+    assert Catalog(found[:1]).image("asi1", WHO).card.id == "demo"
+    only = Principal(key_id="k", owner="o", models=("demo",))
+    assert catalog.image("asi1", only).card.id == "demo"
+    model: Any = found[0].image
+    assert isinstance(model, ScriptedImages)
+    assert model._settings == ScriptedImagesSettings(
+        upstream="demo", script="fail-after", steps=3, step_s=0.5, side_max=512, count_max=2
+    )
+    assert "Test pictures" in found[0].card.notes
 
 
 def test_where_nothing_draws_the_setting_is_named() -> None:

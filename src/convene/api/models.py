@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from msgspec import UNSET
 
-from convene.api.shapes import Model, ModelCapabilities, ModelList
+from convene.api.shapes import Model, ModelCapabilities, ModelImages, ModelList
 
 if TYPE_CHECKING:
     from convene.api.call import Call
     from convene.serving.base import Catalog, ModelCard
+    from convene.serving.base_images import ImageAbilities
 
 
 _KINDS: Final[dict[str, Literal["chat", "embedding", "image"]]] = {"embedding": "embedding", "image": "image"}
@@ -43,6 +44,8 @@ def model_of(card: ModelCard) -> Model:
         dimensions=UNSET if card.dimensions is None else card.dimensions,
         description=card.notes or UNSET,
     )
+    if card.image is not None:
+        model.image = _image_of(card.image)
     if can is not None:
         model.context_window = can.context_window
         model.max_output_tokens = can.output_tokens_max
@@ -55,3 +58,18 @@ def model_of(card: ModelCard) -> Model:
             reasoning=can.reasoning,
         )
     return model
+
+
+def _image_of(can: ImageAbilities) -> ModelImages:
+    return ModelImages(
+        tasks=list(can.tasks),
+        sizes=list(can.sizes),
+        default_size=can.default_size,
+        formats=list(can.formats),
+        count_max=can.count_max,
+        sources_max=can.sources_max,
+        seed=can.seed,
+        transparent_background=can.transparent,
+        progress=can.progress,
+        scripted=can.scripted,
+    )

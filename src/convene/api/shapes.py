@@ -404,7 +404,27 @@ class Model(msgspec.Struct):
     default_temperature: float | None = None
     dimensions: int | UnsetType = UNSET
     capabilities: ModelCapabilities | UnsetType = UNSET
+    image: ModelImages | UnsetType = UNSET
     description: str | UnsetType = UNSET
+
+
+class ModelImages(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What an image model makes. Sizes are `WIDTHxHEIGHT` in pixels; `auto` means `default_size`."""
+
+    tasks: list[Literal["generate", "edit", "vary"]]
+    sizes: list[str]
+    default_size: str
+    formats: list[Literal["png", "jpeg", "webp"]]
+    count_max: int
+    """Most pictures of one request; whoever wants more sends several at once (IMAGE-11)."""
+    sources_max: int
+    """Most pictures that one edit takes."""
+    seed: bool
+    transparent_background: bool
+    progress: bool
+    """Streams tell how far it is."""
+    scripted: bool = False
+    """It makes test pictures by rule."""
 
 
 class ModelList(msgspec.Struct):

@@ -38,6 +38,8 @@ class ImageCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     transparent: bool = False
     progress: bool = False
     """It tells how far it is."""
+    scripted: bool = False
+    """It makes test pictures by rule, and draws for those who ask for it by name if any other model draws."""
 
 
 class SourceImage(msgspec.Struct, frozen=True):

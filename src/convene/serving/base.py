@@ -14,6 +14,7 @@ import msgspec
 from convene.limits.allowance import Allowance
 from convene.limits.limit import Limit, Refusal
 from convene.providers.base import Capabilities, Embeddings, Generation
+from convene.serving.base_images import ImageAbilities
 from convene.store.base_ledger import Status
 from convene.usage import Usage
 
@@ -168,8 +169,8 @@ class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
     notes: str = ""
     capabilities: Capabilities | None = None
     dimensions: int | None = None
-    sizes: tuple[str, ...] = ()
-    """Of an image model that makes only these."""
+    image: ImageAbilities | None = None
+    """What an image model makes."""
 
 
 class Catalog(Protocol):

@@ -13,7 +13,17 @@ if TYPE_CHECKING:
 
     from convene.serving.base import Outcome, Principal
 
-__all__ = ["Drawn", "ImageDesk", "ImageFormat", "ImageLinks", "ImageProgress", "ImageRequest", "ImageTask", "Picture"]
+__all__ = [
+    "Drawn",
+    "ImageAbilities",
+    "ImageDesk",
+    "ImageFormat",
+    "ImageLinks",
+    "ImageProgress",
+    "ImageRequest",
+    "ImageTask",
+    "Picture",
+]
 
 
 class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +53,24 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     """Each picture leaves when it is finished."""
     extra: dict[str, object] = {}
+
+
+class ImageAbilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What an image model makes, as clients are told (`/v1/models`). Sizes are `WIDTHxHEIGHT` in pixels."""
+
+    tasks: tuple[ImageTask, ...]
+    sizes: tuple[str, ...]
+    """What may be asked for, beside `auto`."""
+    default_size: str
+    """What `auto` means."""
+    formats: tuple[ImageFormat, ...]
+    count_max: int
+    sources_max: int
+    """Pictures that one edit may take."""
+    seed: bool
+    transparent: bool
+    progress: bool
+    scripted: bool
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):

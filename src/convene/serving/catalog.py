@@ -14,6 +14,7 @@ from convene.errors import NotFound
 from convene.providers.base import ChatModel, EmbeddingModel, Generation
 from convene.providers.base_images import ImageModel
 from convene.serving.base import ModelCard, Principal
+from convene.serving.images import describe_images
 from convene.serving.terms import AGENTIC, PLAIN, AgenticTerms, Terms
 from convene.usage import Usage
 
@@ -114,7 +115,8 @@ class Catalog:
         """Return the image model behind a name or alias. Raises `NotFound`.
 
         No name, a name of ASI:One's and a chat model's mean the first image model: ASI:One's clients ask `asi1-mini`
-        for pictures (IMAGE-02), whether or not this server has a model of that name.
+        for pictures (IMAGE-02), whether or not this server has a model of that name. A scripted one is meant only if
+        nothing else draws.
         """
         if not self._images:
             raise _not_found(
@@ -125,7 +127,8 @@ class Catalog:
             deployment = self._find(name, principal)
         found = None if deployment is None else self._images.get(deployment.card.id)
         if found is None and (deployment is None or deployment.chat is not None):
-            found = next((one for one in self._images.values() if _allowed(one.card, principal)), None)
+            may = (one for one in self._images.values() if _allowed(one.card, principal))
+            found = min(may, key=lambda one: one.image.capabilities.scripted, default=None)
         if found is None:
             raise _not_found(f"The model '{name}' makes no pictures.")
         return found
@@ -159,6 +162,8 @@ class Catalog:
     @staticmethod
     def _named(name: str, deployment: Deployment) -> ModelCard:
         card = deployment.card
+        if deployment.image is not None:  # what a model of this machine can is known once it is loaded
+            card = msgspec.structs.replace(card, image=describe_images(deployment.image.capabilities))
         return card if name == card.id else msgspec.structs.replace(card, id=name, alias_of=card.id, aliases=())
 
     def _find(self, name: str, principal: Principal) -> Deployment:

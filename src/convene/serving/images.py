@@ -17,15 +17,15 @@ from convene.errors import BadRequest, ConveneError, Malformed, TimedOut
 from convene.providers.base_images import ImageAsk, ImageMade
 from convene.serving.admission import Ask
 from convene.serving.base import Agentic
-from convene.serving.base_images import Drawn, Picture
-from convene.serving.picture import QUALITY, Unfit, finish, look
+from convene.serving.base_images import Drawn, ImageAbilities, Picture
+from convene.serving.picture import FORMATS, QUALITY, Unfit, finish, look
 from convene.usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from convene.clock import Clock
-    from convene.providers.base_images import ImageCapabilities, ImageProgress, SourceImage
+    from convene.providers.base_images import ImageCapabilities, ImageProgress, ImageTask, SourceImage
     from convene.serving.admission import Admission
     from convene.serving.base import Outcome, Principal
     from convene.serving.base_images import ImageRequest
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SIZES: Final = (*((256, 256), (512, 512), (1024, 1024), (1024, 1536), (1536, 1024), (1024, 1792), (1792, 1024)),)
 """The documented sizes of ASI:One and OpenAI (IMAGE-03, IMAGE-04)."""
 _CANNOT: Final = {"generate": "draws nothing new", "edit": "changes no pictures", "vary": "varies no pictures"}
+TASKS: Final[tuple[ImageTask, ...]] = ("generate", "edit", "vary")
 ANY_SIZE: Final = frozenset({"auto", ""})
 TOTAL_S: Final = 900.0
 _NO_AGENTS: Final = Agentic()
@@ -67,7 +68,7 @@ class ImageDesk:
                     pictures.append(event)
                 else:
                     progress(event)
-        return Drawn(pictures=tuple(pictures), model=request.model)
+        return Drawn(pictures=tuple(pictures), model=outcome.model or request.model)
 
     async def events(
         self, request: ImageRequest, principal: Principal, outcome: Outcome
@@ -218,6 +219,23 @@ def sizes_of(can: ImageCapabilities) -> tuple[tuple[int, int], ...]:
     if can.sizes is not None:
         return can.sizes
     return tuple(one for one in SIZES if max(one) <= can.side_max and not any(side % can.side_step for side in one))
+
+
+def describe_images(can: ImageCapabilities) -> ImageAbilities:
+    """Return what clients are told of a model (IMAGE-11: one who wants more pictures sends more requests)."""
+    width, height = can.default_size
+    return ImageAbilities(
+        tasks=tuple(task for task in TASKS if task in can.tasks),
+        sizes=tuple(f"{width}x{height}" for width, height in sizes_of(can)),
+        default_size=f"{width}x{height}",
+        formats=FORMATS,
+        count_max=can.count_max,
+        sources_max=can.sources_max,
+        seed=can.seed,
+        transparent=can.transparent,
+        progress=can.progress,
+        scripted=can.scripted,
+    )
 
 
 def _size(text: str, can: ImageCapabilities, source: tuple[int, int] | None) -> tuple[int, int]:

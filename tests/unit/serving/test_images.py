@@ -86,7 +86,7 @@ async def test_pictures_are_reserved_by_their_number_and_settled_once_with_what_
     assert books.settled == [outcome]
     assert (outcome.status, outcome.finish, outcome.images, outcome.model) == ("ok", "stop", 2, "real")
     assert [(one.format, one.width, one.height, one.seed) for one in drawn.pictures] == [("webp", 8, 6, 7)] * 2
-    assert (drawn.model, model.closed) == ("brush", 1)
+    assert (drawn.model, model.closed) == ("real", 1)
 
 
 async def test_progress_is_told_on_the_way_and_is_no_picture() -> None:
