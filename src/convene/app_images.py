@@ -90,7 +90,7 @@ def image_links(config: Config, clock: Clock) -> ImageLinks:
     """Return the links to pictures, which are kept in the data folder."""
     host = "127.0.0.1" if config.host in ("", "0.0.0.0", "::") else config.host  # noqa: S104 -- compared, not bound
     base_url = (config.public_url or f"http://{host}:{config.port}").rstrip("/")
-    files = PictureFiles(config.data_dir / "images", clock)
+    files = PictureFiles(config.data_dir / "images", clock, config.image_bytes_max)
     return ImageLinks(files, clock, base_url, config.image_link_hours * 3600)
 
 
@@ -109,20 +109,22 @@ class ImageParts:
         self._config, self._clock = config, clock
         self._holder = holder
         longest_s = max((one.total_s for one in config.images.values()), default=0.0)
-        self.desk = ImageDesk(catalog, admission, clock, longest_s + SLACK_S)
         self.links = image_links(config, clock)
+        self.desk = ImageDesk(catalog, admission, clock, self.links, longest_s + SLACK_S)
         sizes = [f"{width}x{height}" for width, height in SIZES]
         self._tools: tuple[Tool, ...] = (GenerateImage(self.draw, sizes, longest_s),) if config.images else ()
 
     def endpoints(self, streams: Streams, once: Callable[[Endpoint], Endpoint]) -> dict[str, Endpoint]:
         """Return the endpoints of pictures; `once` makes one know `Idempotency-Key`."""
-        replies = ImageReplies(self.desk, self.links, streams, self._clock.now, self._config.image_reply)
+        replies = ImageReplies(self.desk, streams, self._clock.now, self._config.image_reply)
+        files = ImageFiles(self.links)
         return {
             "make_images": once(ImageRequests(replies)),
             "make_image": once(ImageRequests(replies, milliseconds=True)),
             "edit_images": once(ImageRequests(replies, "edit")),
             "vary_images": once(ImageRequests(replies, "vary")),
-            "show_image": ImageFiles(self.links),
+            "show_image": files.show,
+            "delete_image": files.delete,
         }
 
     def tools(self) -> Sequence[Tool]:
@@ -142,11 +144,13 @@ class ImageParts:
         def tell(progress: ImageProgress) -> None:
             context.progress(f"Drawing: step {progress.done} of {progress.total}")
 
-        request = ImageRequest(model=ANY_IMAGE, prompt=wish.prompt, size=wish.size, request_id=context.run_id)
+        request = ImageRequest(
+            model=ANY_IMAGE, prompt=wish.prompt, size=wish.size, request_id=context.run_id, as_link=True
+        )
         drawn = await self.desk.draw(request, principal, Outcome(), tell)
         picture = drawn.pictures[0]
         return Drawing(
-            link=await self.links.shelve(picture),
+            link=picture.link,
             model=drawn.model,
             width=picture.width,
             height=picture.height,

@@ -243,6 +243,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         About("Whose shape an answer with pictures has; both sends each picture twice"),
     ] = "both"
     image_link_hours: Annotated[float, About("Life of links to pictures", "h", at_least=0.01)] = 24.0
+    image_bytes_max: Annotated[
+        int, About("What kept pictures may take; the oldest of whoever has most go first", "bytes", at_least=1_000_000)
+    ] = 2_000_000_000
     edge: Edge = Edge()
     engine: Engine = Engine()
     scripted: Scripted = Scripted()

@@ -34,19 +34,11 @@ if TYPE_CHECKING:
 
     from convene.api.call import Call
     from convene.api.stream import Stream, Streams
-    from convene.serving.base_images import ImageDesk, ImageLinks, ImageRequest
+    from convene.serving.base_images import ImageDesk, ImageRequest
 
 log = logging.getLogger("convene.images")
 Shapes = Literal["both", "openai", "asi1"]
 _encode = msgspec.json.Encoder().encode
-
-
-class Manner(msgspec.Struct, frozen=True, kw_only=True):
-    """How one request wants its answer."""
-
-    as_link: bool = False
-    milliseconds: bool = False
-    """Of `created`; else it counts seconds."""
 
 
 class ImageReplies:
@@ -55,31 +47,30 @@ class ImageReplies:
     def __init__(
         self,
         desk: ImageDesk,
-        links: ImageLinks,
         streams: Streams,
         now: Callable[[], float],
         shapes: Shapes = "both",
     ) -> None:
         """`shapes`: whose shape whole answers have."""
         self._desk = desk
-        self._links = links
         self._streams = streams
         self._now = now
         self._shapes: Shapes = shapes
 
-    async def answer(self, call: Call, request: ImageRequest, manner: Manner) -> None:
-        """Answer one request. Raises as `ImageDesk.draw`."""
+    async def answer(self, call: Call, request: ImageRequest, *, milliseconds: bool) -> None:
+        """Answer one request; `created` of a whole answer counts seconds unless told. Raises as `ImageDesk.draw`."""
         if request.stream:
-            await self._stream(call, request, manner)
+            await self._stream(call, request)
             return
         drawn = await self._desk.draw(request, call.caller, _outcome_of(call))
-        links = [await self._links.shelve(one) for one in drawn.pictures] if manner.as_link else []
-        await call.reply(200, await asyncio.to_thread(self._whole, drawn.pictures, links, manner))
+        await call.reply(200, await asyncio.to_thread(self._whole, drawn.pictures, milliseconds=milliseconds))
 
-    def _whole(self, pictures: Sequence[Picture], links: Sequence[str], manner: Manner) -> bytes:
-        first = pictures[0]
+    def _whole(self, pictures: Sequence[Picture], *, milliseconds: bool) -> bytes:
+        first, links = pictures[0], [one.link for one in pictures if one.link]
         reply = ImageReply(
-            created=self._created(manner), output_format=first.format, size=f"{first.width}x{first.height}"
+            created=int(self._now() * (1000 if milliseconds else 1)),
+            output_format=first.format,
+            size=f"{first.width}x{first.height}",
         )
         texts = [] if links else [_base64(one) for one in pictures]
         if self._shapes != "asi1":
@@ -93,15 +84,14 @@ class ImageReplies:
             reply.images = [ImageAddress(url) for url in urls]
         return _encode(reply)
 
-    async def _stream(self, call: Call, request: ImageRequest, manner: Manner) -> None:
+    async def _stream(self, call: Call, request: ImageRequest) -> None:
         stream = self._streams.open(call)
         kind = "image_edit" if request.task != "generate" else "image_generation"
         try:
             async with aclosing(self._desk.events(request, call.caller, _outcome_of(call))) as events:
                 async for event in events:
                     if isinstance(event, Picture):
-                        link = await self._links.shelve(event) if manner.as_link else ""
-                        await stream.write([await asyncio.to_thread(self._frame, event, request, kind, link)])
+                        await stream.write([await asyncio.to_thread(self._frame, event, request, kind)])
                     else:
                         await stream.write([b": progress %d/%d\n\n" % (event.done, event.total)])
             await stream.finish([])
@@ -124,7 +114,7 @@ class ImageReplies:
         finally:
             stream.leave()
 
-    def _frame(self, one: Picture, request: ImageRequest, kind: str, link: str) -> bytes:
+    def _frame(self, one: Picture, request: ImageRequest, kind: str) -> bytes:
         event = PictureEvent(
             type=f"{kind}.completed",
             created_at=int(self._now()),
@@ -132,14 +122,11 @@ class ImageReplies:
             quality=request.quality or "auto",
             background=request.background,
             output_format=one.format,
-            b64_json=UNSET if link else _base64(one),
-            url=link or UNSET,
+            b64_json=UNSET if one.link else _base64(one),
+            url=one.link or UNSET,
             revised_prompt=UNSET if one.revised_prompt is None else one.revised_prompt,
         )
         return b"event: %s.completed\ndata: %s\n\n" % (kind.encode(), encode_line(event))
-
-    def _created(self, manner: Manner) -> int:
-        return int(self._now() * (1000 if manner.milliseconds else 1))
 
 
 async def _fail(stream: Stream, fault: ConveneError) -> None:

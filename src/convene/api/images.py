@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.api.form_body import Form, boundary_of, read_form
-from convene.api.image_replies import Manner
 from convene.api.json_body import read_object, read_shape, read_texts
 from convene.api.query import Query
-from convene.api.shapes_images import ImageBody, ImageEditBody, ImageVariationBody
+from convene.api.shapes_images import ImageBody, ImageDeleted, ImageEditBody, ImageVariationBody
 from convene.errors import BadRequest
 from convene.serving.base_images import ImageRequest
 
@@ -95,10 +94,10 @@ class ImageRequests:
             user=asked.user,
             request_id=call.request_id,
             stream=bool(asked.stream),
+            as_link=asked.response_format == "url",
             extra=given.extra,
         )
-        manner = Manner(as_link=asked.response_format == "url", milliseconds=self._milliseconds)
-        await self._replies.answer(call, request, manner)
+        await self._replies.answer(call, request, milliseconds=self._milliseconds)
 
 
 def read_given(body: bytes, boundary: bytes | None, task: ImageTask) -> Given:
@@ -155,13 +154,19 @@ def _unknown(found: Mapping[str, object], fields: ImageFields) -> dict[str, obje
 
 
 class ImageFiles:
-    """`GET /v1/images/files/{file}`: a picture by a signed link, without a key."""
+    """`/v1/images/files/{file}`: a picture by a signed link, without a key; and its end, for its owner."""
 
     def __init__(self, links: ImageLinks) -> None:
         self._links = links
 
-    async def __call__(self, call: Call) -> None:
-        """Answer one request. Raises `NotFound`."""
+    async def delete(self, call: Call) -> None:
+        """Delete a picture of the caller's. Raises `NotFound`."""
+        file = call.params["file"]
+        await self._links.delete(file, call.caller.owner)
+        await call.reply_json(ImageDeleted(id=file))
+
+    async def show(self, call: Call) -> None:
+        """Answer with a picture. Raises `NotFound`."""
         query = Query.of(call)
         expires = query.number("expires", 0, 0, EXPIRES_MAX)
         data, media_type = await self._links.fetch(call.params["file"], expires, query.text("signature", 128) or "")

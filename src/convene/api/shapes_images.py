@@ -88,6 +88,14 @@ class ImageReply(msgspec.Struct, kw_only=True):
     size: str | UnsetType = UNSET
 
 
+class ImageDeleted(msgspec.Struct, kw_only=True):
+    """A picture that is no more: links to it end."""
+
+    id: str
+    object: Literal["image"] = "image"
+    deleted: Literal[True] = True
+
+
 class NoTokens(msgspec.Struct):
     """The usage of a picture: pictures are counted here, not tokens."""
 

@@ -25,6 +25,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     edit_images: Endpoint
     vary_images: Endpoint
     show_image: Endpoint
+    delete_image: Endpoint
     list_models: Endpoint
     show_model: Endpoint
     list_tools: Endpoint

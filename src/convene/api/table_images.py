@@ -62,4 +62,12 @@ def image_routes(to: Endpoints) -> tuple[Route, ...]:
             open=True,
             tag="Images",
         ),
+        Route(
+            method="DELETE",
+            path="/v1/images/files/{file}",
+            endpoint=to.delete_image,
+            summary="Delete a picture of yours; links to it end",
+            gives=shapes_images.ImageDeleted,
+            tag="Images",
+        ),
     )

@@ -52,6 +52,8 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     stream: bool = False
     """Each picture leaves when it is finished."""
+    as_link: bool = False
+    """Each picture is kept, and leaves as a link to it."""
     extra: dict[str, object] = {}
 
 
@@ -82,6 +84,8 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     height: int
     seed: int | None = None
     revised_prompt: str | None = None
+    link: str = ""
+    """To the picture, where one was asked for."""
 
     @property
     def media_type(self) -> str:
@@ -99,12 +103,16 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True):
 class ImageLinks(Protocol):
     """Links to pictures, good for a stated time (`image_links.py`)."""
 
-    async def shelve(self, picture: Picture) -> str:
-        """Keep a picture and return a link to it. Raises `StoreFault`."""
+    async def shelve(self, picture: Picture, owner: str) -> str:
+        """Keep a picture of an owner's and return a link to it. Raises `StoreFault`."""
         ...
 
-    async def fetch(self, name: str, expires: int, signature: str) -> tuple[bytes, str]:
+    async def fetch(self, file: str, expires: int, signature: str) -> tuple[bytes, str]:
         """Return a picture and its media type. Raises `NotFound` and `StoreFault`."""
+        ...
+
+    async def delete(self, file: str, owner: str) -> None:
+        """Delete a picture of an owner's. Raises `NotFound`, also for somebody else's, and `StoreFault`."""
         ...
 
 

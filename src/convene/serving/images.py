@@ -1,10 +1,11 @@
 """The use case behind a picture: find the model, reserve, have it drawn, look at what came, settle (IMAGE-01).
 
-    ImageRequest ──► fit: size, count, format ──► reserve images ──► ImageModel ──► open, measure, convert ──► settle
+    ImageRequest ──► fit: size, count, format ──► reserve ──► ImageModel ──► open, measure, convert ──► keep ──► settle
 
 Pictures are opened here, in a thread, before anybody gets them: what is no picture of a known form, or is larger than
 it may be, never leaves. What was drawn before a caller left is paid for, as it was made; of a request that fails, what
-its caller has got: nothing, unless it was streamed.
+its caller has got: nothing, unless it was streamed. So links are made before the books are: a picture that was to be
+kept and cannot be is not paid for either.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from convene.errors import BadRequest, ConveneError, Malformed, TimedOut
+import msgspec
+
+from convene.errors import BadRequest, ConveneError, Malformed, StoreFault, TimedOut
 from convene.providers.base_images import ImageAsk, ImageMade
 from convene.serving.admission import Ask
 from convene.serving.base import Agentic
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
     from convene.providers.base_images import ImageCapabilities, ImageProgress, ImageTask, SourceImage
     from convene.serving.admission import Admission
     from convene.serving.base import Outcome, Principal
-    from convene.serving.base_images import ImageRequest
+    from convene.serving.base_images import ImageLinks, ImageRequest
     from convene.serving.catalog import Catalog, ImageDeployment
     from convene.serving.picture import Seen
 
@@ -46,9 +49,12 @@ _NO_TOKENS: Final = Usage()
 class ImageDesk:
     """Answers requests for pictures."""
 
-    def __init__(self, catalog: Catalog, admission: Admission, clock: Clock, longest_s: float = TOTAL_S) -> None:
-        """`longest_s`: what one request may take once it is admitted."""
+    def __init__(
+        self, catalog: Catalog, admission: Admission, clock: Clock, links: ImageLinks, longest_s: float = TOTAL_S
+    ) -> None:
+        """`links` keeps what is asked for as a link. `longest_s`: what one request may take once it is admitted."""
         self._catalog = catalog
+        self._links = links
         self._clock = clock
         self._longest_s = longest_s
         self.admission = admission
@@ -79,6 +85,7 @@ class ImageDesk:
             NotFound, BadRequest: the model, or what it cannot make.
             Refused: a limit.
             UpstreamFault: whoever draws failed, or gave something that is no picture.
+            StoreFault: a picture was to be kept and cannot be.
         """
         deployed = self._catalog.image(request.model, principal)
         outcome.model, outcome.upstream = deployed.card.id, deployed.image.upstream
@@ -87,8 +94,16 @@ class ImageDesk:
         outcome.status, outcome.finish = "failed", ConveneError.code  # until it is known to be otherwise
         try:
             async with aclosing(self._draw(deployed, ask, request, outcome)) as events:
+                held: list[Picture] = []
                 async for event in events:
-                    yield event
+                    if not isinstance(event, Picture):
+                        yield event
+                    elif request.stream:
+                        yield await self._keep(event, request, principal, outcome)
+                    else:
+                        held.append(event)
+            for one in [await self._keep(one, request, principal, outcome) for one in held]:
+                yield one
             outcome.status, outcome.finish = "ok", "stop"
         except ConveneError as fault:
             outcome.finish = fault.code
@@ -98,8 +113,8 @@ class ImageDesk:
             raise
         finally:
             failed = outcome.status == "failed"
-            if failed and not request.stream:
-                outcome.images, outcome.usage = 0, None  # nobody gets them
+            if failed and not (request.stream and outcome.images):
+                outcome.images, outcome.usage = 0, None  # nobody gets any
             lease.settle()
             if failed:
                 await lease.written()
@@ -133,6 +148,16 @@ class ImageDesk:
                 yield found
         if not outcome.images:
             raise Malformed("The model gave no picture; try again.", detail=f"{deployed.card.id}: no picture")
+
+    async def _keep(self, picture: Picture, request: ImageRequest, principal: Principal, outcome: Outcome) -> Picture:
+        """Return a picture with the link to it, if that was asked for. One that cannot be kept was not delivered."""
+        if not request.as_link:
+            return picture
+        try:
+            return msgspec.structs.replace(picture, link=await self._links.shelve(picture, principal.owner))
+        except StoreFault:
+            outcome.images -= 1
+            raise
 
     async def _finish(
         self, made: ImageMade, ask: ImageAsk, deployed: ImageDeployment, request: ImageRequest

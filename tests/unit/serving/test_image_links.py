@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -32,7 +33,7 @@ def links(tmp_path: Path, clock: FakeClock) -> ImageLinks:
 
 
 async def test_a_link_leads_to_its_picture_until_its_time_is_up(links: ImageLinks, clock: FakeClock) -> None:
-    link = await links.shelve(PICTURE)
+    link = await links.shelve(PICTURE, "ann")
     assert link.startswith(f"https://convene.test{PATH}")
     name, expires, signature = parts_of(link)
     assert expires == int(clock.now()) + 60
@@ -45,8 +46,8 @@ async def test_a_link_leads_to_its_picture_until_its_time_is_up(links: ImageLink
 
 
 async def test_nothing_of_a_link_can_be_changed(links: ImageLinks) -> None:
-    name, expires, signature = parts_of(await links.shelve(PICTURE))
-    other = parts_of(await links.shelve(Picture(data=b"other", format="png", width=1, height=1)))[0]
+    name, expires, signature = parts_of(await links.shelve(PICTURE, "ann"))
+    other = parts_of(await links.shelve(Picture(data=b"other", format="png", width=1, height=1), "ann"))[0]
     wrong = "0" if signature[-1] != "0" else "1"
     for tried in (
         (other, expires, signature),
@@ -55,6 +56,7 @@ async def test_nothing_of_a_link_can_be_changed(links: ImageLinks) -> None:
         (name, expires, ""),
         (name, expires, "é" * 64),
         ("../secret", expires, signature),
+        ("\ud800", expires, signature),
     ):
         with pytest.raises(NotFound):
             await links.fetch(*tried)
@@ -63,12 +65,42 @@ async def test_nothing_of_a_link_can_be_changed(links: ImageLinks) -> None:
 async def test_another_server_over_the_same_folder_knows_the_link(tmp_path: Path, links: ImageLinks) -> None:
     clock = FakeClock(seed=5)
     another = ImageLinks(PictureFiles(tmp_path, clock), clock, "https://other.test", keep_s=60)
-    assert (await another.fetch(*parts_of(await links.shelve(PICTURE))))[0] == b"picture"
+    assert (await another.fetch(*parts_of(await links.shelve(PICTURE, "ann"))))[0] == b"picture"
 
 
 async def test_another_folder_signs_otherwise(tmp_path: Path, links: ImageLinks) -> None:
     clock = FakeClock(seed=5)
     another = ImageLinks(PictureFiles(tmp_path / "other", clock), clock, "https://other.test", keep_s=60)
-    await another.shelve(PICTURE)
+    await another.shelve(PICTURE, "ann")
     with pytest.raises(NotFound):
-        await another.fetch(*parts_of(await links.shelve(PICTURE)))
+        await another.fetch(*parts_of(await links.shelve(PICTURE, "ann")))
+
+
+async def test_an_owner_deletes_a_picture_and_every_link_to_it_ends(links: ImageLinks) -> None:
+    first, second = [parts_of(await links.shelve(PICTURE, "ann")) for _ in range(2)]
+    await links.delete(first[0], "ann")
+    for parts in (first, second):
+        with pytest.raises(NotFound):
+            await links.fetch(*parts)
+    with pytest.raises(NotFound):
+        await links.delete(first[0], "ann")
+
+
+async def test_a_foreign_picture_answers_like_a_missing_one_and_stays(links: ImageLinks) -> None:
+    parts = parts_of(await links.shelve(PICTURE, "ann"))
+    said = set()
+    for file in (parts[0], f"{'0' * 32}-{parts[0][33:]}", parts[0][33:], "", "é", "\ud800", "../secret"):
+        with pytest.raises(NotFound) as caught:
+            await links.delete(file, "bob")
+        said.add(caught.value.message)
+    assert len(said) == 1
+    assert (await links.fetch(*parts))[0] == b"picture"
+
+
+async def test_the_same_picture_of_two_owners_is_two_and_the_link_does_not_name_them(links: ImageLinks) -> None:
+    ann, bob = [parts_of(await links.shelve(PICTURE, owner)) for owner in ("ann", "bob")]
+    assert ann[0] != bob[0]
+    assert ann[0][33:] == bob[0][33:]
+    assert hashlib.sha256(b"ann").hexdigest()[:32] not in ann[0]
+    await links.delete(ann[0], "ann")
+    assert (await links.fetch(*bob))[0] == b"picture"

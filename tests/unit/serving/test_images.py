@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from convene.errors import BadRequest, Busy, ConveneError, Malformed, NotFound, TimedOut, UpstreamFault
+from convene.errors import BadRequest, Busy, ConveneError, Malformed, NotFound, StoreFault, TimedOut, UpstreamFault
 from convene.providers.base_images import ImageAsk, ImageCapabilities, ImageMade, ImageProgress
 from convene.serving.base import ModelCard, Outcome, Principal
 from convene.serving.base_images import ImageRequest, Picture
@@ -70,8 +71,29 @@ class Painter:
             self.closed += 1
 
 
-def desk(model: Painter, books: Books, longest_s: float = 900.0) -> ImageDesk:
-    return ImageDesk(Catalog([Deployment(card=CARD, image=model)]), books, FakeClock(), longest_s)
+class Shelves:
+    """Keeps `room` pictures, and none after that."""
+
+    def __init__(self, room: int = 9) -> None:
+        self.room = room
+        self.kept: list[tuple[str, bytes]] = []
+
+    async def shelve(self, picture: Picture, owner: str) -> str:
+        if len(self.kept) == self.room:
+            raise StoreFault("full")
+        self.kept.append((owner, picture.data))
+        return f"link {len(self.kept)}"
+
+    async def fetch(self, file: str, expires: int, signature: str) -> tuple[bytes, str]:
+        raise NotImplementedError
+
+    async def delete(self, file: str, owner: str) -> None:
+        raise NotImplementedError
+
+
+def desk(model: Painter, books: Books, longest_s: float = 900.0, shelves: Shelves | None = None) -> ImageDesk:
+    catalog = Catalog([Deployment(card=CARD, image=model)])
+    return ImageDesk(catalog, books, FakeClock(), shelves or Shelves(), longest_s)
 
 
 def wish(**fields: Any) -> ImageRequest:  # noqa: ANN401 -- fields of the request
@@ -161,6 +183,39 @@ async def test_a_client_that_leaves_ends_the_work_and_pays_for_what_was_made(tol
     assert model.closed == 1
     assert books.settled == [outcome]
     assert (outcome.status, outcome.images, outcome.usage is not None) == ("client_left", images, images > 0)
+
+
+async def test_what_is_asked_for_as_a_link_is_kept_for_its_owner_before_the_books_are() -> None:
+    shelves, books, outcome = Shelves(), Books(), Outcome()
+    drawn = await desk(Painter(made(0), made(1)), books, shelves=shelves).draw(
+        wish(count=2, as_link=True), WHO, outcome
+    )
+    assert [one.link for one in drawn.pictures] == ["link 1", "link 2"]
+    assert shelves.kept == [(WHO.owner, one.data) for one in drawn.pictures]
+    assert (outcome.status, outcome.images) == ("ok", 2)
+    plain = await desk(Painter(made()), books, shelves=shelves).draw(wish(), WHO, Outcome())
+    assert [one.link for one in plain.pictures] == [""]
+    assert len(shelves.kept) == 2
+
+
+@pytest.mark.parametrize(("room", "streamed"), [(0, 0), (1, 1)])
+async def test_a_picture_that_cannot_be_kept_is_not_paid_for(room: int, streamed: int) -> None:
+    books, outcome = Books(), Outcome()
+    with pytest.raises(StoreFault):
+        await desk(Painter(made(0), made(1)), books, shelves=Shelves(room)).draw(
+            wish(count=2, as_link=True), WHO, outcome
+        )
+    assert books.settled == [outcome]
+    assert (outcome.status, outcome.finish, outcome.images, outcome.usage) == ("failed", "store_unavailable", 0, None)
+    outcome, seen = Outcome(), []
+    events = desk(Painter(made(0), made(1)), books, shelves=Shelves(room)).events(
+        wish(count=2, as_link=True, stream=True), WHO, outcome
+    )
+    with contextlib.suppress(StoreFault):
+        async for one in events:
+            seen.append(one)  # noqa: PERF401 -- what came before the fault
+    assert len(seen) == outcome.images == streamed
+    assert (outcome.status, outcome.usage is not None) == ("failed", streamed > 0)
 
 
 async def test_a_reader_that_stops_reading_ends_the_work() -> None:
