@@ -176,7 +176,7 @@ ACP-02 proved Content is `text{text}`, `resource{resource_id, resource}` (one `{
     `end-stream{stream_id}`, and nothing else.
 ACP-03 proved An answer is known by its envelope's session only.
 ACP-04 proved No ChatMessage that reaches the server stays unacknowledged.
-ACP-05 5 Agents should acknowledge, work, answer, close with `end-session`, and publish the manifest.
+ACP-05 proved Agents should acknowledge, work, answer, close with `end-session`, and publish the manifest.
 ACP-06 proved A user's conversation with an agent keeps one envelope session for all its turns.
 ACP-07 proved `StartSessionContent` before the first turn is an option of each agent.
 ACP-08 proved Cards are `metadata` with `card_protocol_version: "1"`, `requires_card_interaction: "true"`, `card_kind`

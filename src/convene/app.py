@@ -33,6 +33,7 @@ from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent
 from convene.app_agents import AgentParts
+from convene.app_answering import AnsweringParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_images import ImageParts
 from convene.app_market import MarketParts
@@ -59,7 +60,7 @@ from convene.store.memory import MemoryStore
 log = logging.getLogger("convene.app")
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from convene.api.routes import Endpoint, Route
     from convene.app_models import EngineMaker
@@ -164,6 +165,8 @@ class App:
         anybody = self.agents.anybody if tools is None else None
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, anybody)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
+        self.answering = AnsweringParts(config, self._turns, catalog, self.runs.sessions, self.runs.runs)
+        self.agents.replies = self.answering.replies
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
@@ -251,8 +254,8 @@ class App:
             self._watch_keys(ring)
         if self._admission is None:
 
-            async def principals() -> dict[str, Principal]:
-                return await ring.principals() | {LOCAL.key_id: LOCAL}
+            async def principals() -> Mapping[str, Principal]:
+                return self.answering.known(await ring.principals() | {LOCAL.key_id: LOCAL})
 
             killed = self._resume_runs(ring)
             self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals, killed)
@@ -273,7 +276,8 @@ class App:
         """Let the runs of the dead be taken up; return who knows what they have used."""
 
         async def holder(key_id: str) -> Principal | None:
-            return LOCAL if key_id == LOCAL.key_id else await ring.holder(key_id)
+            known = LOCAL if key_id == LOCAL.key_id else self.answering.holder(key_id)
+            return known or await ring.holder(key_id)
 
         return self.runs.resume_with(self._turns, holder, self.tools.asked)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agent_hops import DEPTH, fault, onward
 from convene.agent_identity import Identity, verify_digest
 from convene.agents.agentverse import Agentverse
 from convene.agents.answer_rules import Patience
@@ -22,6 +23,8 @@ from convene.agents.chat_protocol import ChatTalker, TalkTerms
 from convene.agents.courier import Courier
 from convene.agents.inbox import Inbox
 from convene.agents.letters import OWNER, Letters
+from convene.agents.questions import Questions
+from convene.agents.responder import Responder, ResponderTerms
 from convene.app_egress import open_egress
 from convene.config import is_loopback
 from convene.errors import ConveneError, Failed, UpstreamFault
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from convene.agents.base import AgentProtocol, Talker
+    from convene.agents.responder import Replies
     from convene.clock import Clock
     from convene.config import Config
     from convene.egress import Egress
@@ -80,8 +84,15 @@ class RemoteDirectory:
 class Desk:
     """A `tools.agents_base.AgentDesk` over directories and talkers."""
 
-    def __init__(self, directories: Sequence[Directory], talkers: Sequence[Talker]) -> None:
-        """Of one agent in several directories the first counts."""
+    def __init__(
+        self, directories: Sequence[Directory], talkers: Sequence[Talker], me: str = "", depth: int = DEPTH
+    ) -> None:
+        """Of one agent in several directories the first counts.
+
+        `me` is our address, `depth` the most agents that a question passes through.
+        """
+        self._me = me
+        self._depth = depth
         self._directories = tuple(directories)
         self._talkers: dict[AgentProtocol, Talker] = {talker.protocol: talker for talker in talkers}
 
@@ -125,8 +136,16 @@ class Desk:
         if talker is None:
             yield Heard(kind="error", text=f"Agents of the protocol {agent.protocol} cannot be asked here.")
             return
+        words = fault(asking.hops, asking.caller, self._me, agent.address or agent.url, self._depth)
+        if words:
+            yield Heard(kind="error", text=words, metadata={"reason": "loop"})
+            return
         conversation = Conversation(
-            owner=asking.owner, key=asking.conversation, call_key=asking.call_key, caller=asking.caller
+            owner=asking.owner,
+            key=asking.conversation,
+            call_key=asking.call_key,
+            caller=asking.caller,
+            hops=onward(asking.hops, asking.caller, self._me),
         )
         async for heard in talker.talk(card_of(agent), conversation, asking.say):
             yield heard
@@ -179,6 +198,9 @@ class AgentParts:
         self._inbox: Inbox | None = None
         self._desk = Desk(self.directories, ())
         self._tasks: list[asyncio.Task[None]] = []
+        self.replies: Replies | None = None
+        """Answers agents that ask us; without it they are not heard."""
+        self._responder: Responder | None = None
 
     @property
     def address(self) -> str:
@@ -235,6 +257,8 @@ class AgentParts:
         self._open(seed)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._stay(), name="our seed"))
+        if self._responder is not None:
+            self._tasks.append(loop.create_task(self._responder.watch(), name="open questions of agents"))
         if self._remote is not None:
             self._tasks.append(loop.create_task(self._announce(self._remote), name="announcement"))
 
@@ -244,6 +268,8 @@ class AgentParts:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+        if self._responder is not None:
+            await self._responder.aclose()
         if self._inbox is not None:
             await self._inbox.aclose()
 
@@ -253,16 +279,30 @@ class AgentParts:
             raise RuntimeError("agents are opened before there is an identity")
         letters = Letters(self._sessions, self._clock)
         courier = Courier(me, self._egress, self._resolve)
-        self._inbox = Inbox(courier, letters, self._clock, verify_digest)
+        secret = f"convene sessions {seed}".encode()
+        shared = self._config.workers > 1 or bool(self._config.database_url)
+        if self.replies is not None and answers_agents(self._config):
+            self._responder = self._open_responder(self.replies, courier, secret, shared=shared)
+        strangers = None if self._responder is None else self._responder.take
+        self._inbox = Inbox(courier, letters, self._clock, verify_digest, strangers)
         terms = TalkTerms(
             patience=Patience(first_s=settings.first_s, total_s=settings.total_s, quiet_s=settings.quiet_s),
             openers=frozenset(settings.openers),
-            shared=self._config.workers > 1 or bool(self._config.database_url),
+            shared=shared,
         )
         breaker = Breaker(self._clock.monotonic)
-        secret = f"convene sessions {seed}".encode()
         talker = ChatTalker(courier, self._inbox, letters, breaker, self._clock, secret, terms)
-        self._desk = Desk(self.directories, (talker,))
+        self._desk = Desk(self.directories, (talker,), me.address, settings.depth)
+
+    def _open_responder(self, replies: Replies, courier: Courier, secret: bytes, *, shared: bool) -> Responder:
+        answering = self._settings.answering
+        terms = ResponderTerms(
+            allow=frozenset(answering.allow),
+            stream=answering.stream,
+            per_minute=answering.messages_per_minute,
+            shared=shared,
+        )
+        return Responder(courier, Questions(self._sessions, self._clock), replies, self._clock, secret, terms)
 
     async def _resolve(self, address: str) -> Sequence[str]:
         """Return the endpoints of an address: by the directories' listings, else by the Almanac elsewhere."""
@@ -306,6 +346,12 @@ def open_agents_egress(config: Config) -> Egress:
     allow = (*settings.allow, *LOOPBACK) if is_loopback(config.host) else settings.allow
     wide = max(settings.open_max, OPEN_MAX), max(settings.open_per_host_max, OPEN_PER_HOST_MAX)
     return open_egress(msgspec.structs.replace(settings, allow=allow, open_max=wide[0], open_per_host_max=wide[1]))
+
+
+def answers_agents(config: Config) -> bool:
+    """Whether agents without a key are answered: by default only where they are on this machine, as this server is."""
+    said = config.agents.answering.enabled
+    return config.agents.enabled and (is_loopback(config.host) if said == "auto" else said == "on")
 
 
 def card_of(agent: FoundAgent) -> AgentCard:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from convene.config_agentic import AgenticSettings
-from convene.config_agents import Agents
+from convene.config_agents import Agents, Answering
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, PageSettings, fault_of
 from convene.config_images import IMAGE_SCRIPTS, Images
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AgenticSettings",
     "Agents",
+    "Answering",
     "Books",
     "Brave",
     "ClientSettings",
@@ -307,6 +308,7 @@ _SCHEMA = Schema(
         "tools": Tools,
         "agentic": AgenticSettings,
         "agents": Agents,
+        "agents.answering": Answering,
         "egress": EgressSettings,
         "pages": PageSettings,
         "search": Search,
@@ -462,6 +464,10 @@ def _check(config: Config) -> None:
     if config.default_plan not in (plans := plans_of(config.plans)):
         message = f"names {config.default_plan!r}, which is not one of: {', '.join(sorted(plans))}"
         raise _fault(config, ("default_plan",), message)
+    for setting in ("plan", "together"):
+        if (wanted := getattr(config.agents.answering, setting)) not in plans:
+            message = f"names {wanted!r}, which is not one of: {', '.join(sorted(plans))}"
+            raise _fault(config, ("agents", "answering", setting), message)
     if config.public_url and not _is_web_root(config.public_url):
         raise _fault(config, ("public_url",), "must be an absolute http:// or https:// address")
     for name, upstream in config.upstreams.items():

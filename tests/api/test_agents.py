@@ -319,3 +319,17 @@ async def test_the_inbox_answers_agents_in_their_own_words(play: Any) -> None:  
     assert address.startswith("agent1q")
     assert (posted.status_code, posted.json()) == (400, {"error": "contents do not match envelope schema"})
     assert probes == ["indeterminate", "ready", "not-ready"]
+
+
+async def test_a_request_says_through_which_agents_it_has_been_and_the_next_one_learns_it(play: Any) -> None:  # noqa: ANN401
+    market = Market().add("booker", "Booked.")
+    async with play([text("the model")], box=market) as served:
+        body = {
+            "model": "played",
+            "messages": [{"role": "user", "content": "@booker a table"}],
+            "agent_address": OTHER,
+        }
+        for headers in ({}, {"x-convene-hops": f"agent1qa, {OTHER}"}):
+            answer = await served.http.post("/v1/chat/completions", json=body, headers=served.auth | headers)
+            assert words(answer.json()) == "Booked."
+    assert [(one.caller, one.hops) for one in market.asked] == [(OTHER, ()), (OTHER, ("agent1qa", OTHER))]

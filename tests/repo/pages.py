@@ -33,6 +33,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "tools": config.Tools,
     "agentic": config.AgenticSettings,
     "agents": config.Agents,
+    "agents.answering": config.Answering,
     "egress": config.EgressSettings,
     "pages": config.PageSettings,
     "search": config.Search,

@@ -21,6 +21,7 @@ SEES_ALL: Final = frozenset(
             "app",
             "app_agent",
             "app_agents",
+            "app_answering",
             "app_books",
             "app_egress",
             "app_mcp",

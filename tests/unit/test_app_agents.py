@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pytest
 
 from convene.agents.base import Heard
-from convene.app_agents import AgentParts, Desk, open_agents_egress
-from convene.config import Agents, Config, EgressSettings, Secret
+from convene.app_agents import AgentParts, Desk, answers_agents, open_agents_egress
+from convene.config import Agents, Answering, Config, EgressSettings, Secret
 from convene.egress import EgressRefused, Request
 from convene.errors import Failed, UpstreamFault
 from convene.registry.base import Found, Interaction
@@ -61,6 +61,58 @@ class Talker:
 
     async def talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
         yield Heard(kind="text", text=f"{card.name} {conversation.owner} {conversation.key} {say}")
+
+
+class Listening(Talker):
+    """Says what goes on with a question."""
+
+    async def talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
+        del card, say
+        yield Heard(kind="text", text=", ".join(conversation.hops))
+
+
+@pytest.mark.parametrize(
+    ("hops", "caller", "heard"),
+    [
+        ((), "", "agent1qme"),
+        (("agent1qa",), "agent1qa", "agent1qa, agent1qme"),
+        ((), "agent1qa", "agent1qa, agent1qme"),
+        ((ADDRESS,), "", "so it is not asked back"),
+        ((), ADDRESS, "so it is not asked back"),
+        (("agent1qme", "agent1qa"), "agent1qa", "has been here before"),
+        (("a", "b", "c"), "", "passed through 4 agents"),
+    ],
+)
+async def test_a_question_goes_on_with_its_hops_and_never_in_a_circle(
+    hops: tuple[str, ...], caller: str, heard: str
+) -> None:
+    one = Desk((Directory(ROME),), (Listening(),), "agent1qme", 3)  # type: ignore[arg-type]  # doubles
+    asking = Asking(owner="o", conversation="c", call_key="k", say="hi", caller=caller, hops=hops)
+    [found] = [piece async for piece in one.ask(ROME, asking)]
+    assert (found.kind == "text") == heard.startswith("agent1q")
+    assert heard in found.text
+
+
+@pytest.mark.parametrize(
+    ("host", "enabled", "answers"),
+    [
+        ("127.0.0.1", "auto", True),
+        ("0.0.0.0", "auto", False),  # noqa: S104 -- what is asked about
+        ("0.0.0.0", "on", True),  # noqa: S104 -- what is asked about
+        ("127.0.0.1", "off", False),
+    ],
+)
+def test_agents_without_a_key_are_answered_on_loopback_unless_the_operator_says_otherwise(
+    tmp_path: Path,
+    host: str,
+    enabled: Literal["auto", "on", "off"],
+    answers: bool,  # noqa: FBT001
+) -> None:
+    agents = Agents(answering=Answering(enabled=enabled))
+    config = Config(data_dir=tmp_path, cache_dir=tmp_path, agents=agents, host=host)
+    assert answers_agents(config) is answers
+    off = msgspec.structs.replace(config, agents=msgspec.structs.replace(agents, enabled=False))
+    assert not answers_agents(off)
 
 
 def desk(*directories: Directory) -> Desk:

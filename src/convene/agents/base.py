@@ -75,7 +75,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     caller: str = ""
     """Address of the agent on whose behalf the user asks, for loops to be seen."""
     hops: tuple[str, ...] = ()
-    """Agents that this request has been through already."""
+    """Agents that this request has been through, ourselves the last: what a talker passes on (`agent_hops.py`)."""
 
 
 class Talker(Protocol):

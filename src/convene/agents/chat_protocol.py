@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from convene.agent_hops import ACP_KEY, write_hops
 from convene.agents import chat_codec as codec
 from convene.agents.answer_rules import Listening, Patience, Unreadable, attachments_of, is_answer, text_of
 from convene.agents.base import Heard
@@ -147,7 +148,7 @@ class ChatTalker:
                 if sent is None:
                     await self._letters.take(session, call, before)
                     sent = Sent(msg_id=uuid_of(self._secret, "message", session, call), at=self._clock.now())
-                    delivery = await self._ask(card, session, call, sent, say)
+                    delivery = await self._ask(card, session, call, sent, say, conversation.hops)
                     if delivery.outcome in {"unreachable", "refused"}:
                         await self._letters.take_back(session, call)
                         yield _error(delivery.words, delivery.outcome)
@@ -159,12 +160,17 @@ class ChatTalker:
             finally:
                 self._inbox.leave(slot)
 
-    async def _ask(self, card: AgentCard, session: str, call: str, sent: Sent, say: str) -> Delivery:
+    async def _ask(
+        self, card: AgentCard, session: str, call: str, sent: Sent, say: str, hops: tuple[str, ...]
+    ) -> Delivery:
         """Write down that the question goes out, and send it."""
         starts = card.address in self._terms.openers and not await self._letters.has_spoken(session)
         shown = await self._letters.card(session)
         words = codec.Text(say) if shown is None else codec.card_answer(shown, say)
-        content = (*((codec.StartSession(),) if starts else ()), words)
+        opening = (codec.StartSession(),) if starts else ()
+        # The last content, since some agents read the first one alone.
+        travelled = (codec.Meta({ACP_KEY: write_hops(hops)}),) if hops else ()
+        content = (*opening, words, *travelled)
         await self._letters.note_sent(session, call, sent)
         draft = codec.write_chat(content, msg_id=sent.msg_id, at=sent.at)
         return await self._courier.send(draft, card.address, session, card.endpoints)

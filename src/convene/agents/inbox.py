@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agent_hops import ACP_KEY, read_hops
 from convene.agents import chat_codec as codec
 from convene.agents.answer_rules import Said, Unreadable
 from convene.agents.base import Verdict
@@ -84,7 +85,7 @@ class Inbox:
         letters: Letters,
         clock: Clock,
         verify: Callable[[str, bytes, str], bool],
-        strangers: Callable[[Envelope, codec.ChatMessage], Awaitable[None]] | None = None,
+        strangers: Callable[[Envelope, codec.ChatMessage], Awaitable[Verdict]] | None = None,
     ) -> None:
         """Take what is needed.
 
@@ -93,7 +94,8 @@ class Inbox:
             letters: keeps what comes.
             clock: the time.
             verify: whether (address, digest, signature) fit; never raises.
-            strangers: gets messages of conversations that we did not begin; without it they are dropped.
+            strangers: gets messages of conversations that we did not begin, and says how they are answered; without it
+                they are dropped.
         """
         self._courier = courier
         self._letters = letters
@@ -161,9 +163,11 @@ class Inbox:
 
     async def _take(self, envelope: Envelope, payload: bytes, said: Said) -> Verdict:
         key = said.msg_id if isinstance(said, codec.ChatMessage) else _key_of(envelope)
-        session = await self._session_of(envelope)
+        session = await self._session_of(envelope, said)
         if session is None:
-            await self._take_strange(envelope, said)
+            verdict = await self._take_strange(envelope, said)
+            if verdict.error:
+                return verdict
         elif (session, key) not in self._writing:
             letter = Letter(schema_digest=envelope.schema_digest, body=payload, at=self._clock.now())
             self._writing.add((session, key))
@@ -185,8 +189,12 @@ class Inbox:
             if slot is not None:
                 slot.put(incoming)
 
-    async def _session_of(self, envelope: Envelope) -> str | None:
-        """Return the conversation that a message belongs to: its session's, or the only one with its sender."""
+    async def _session_of(self, envelope: Envelope, said: Said) -> str | None:
+        """Return the conversation that a message belongs to: its session's, or the only one with its sender.
+
+        Where agents may ask us, a message in a session of the sender's own is an answer only while one is waited for,
+        and not if it says that it has come from somewhere (END-06).
+        """
         sender, session = envelope.sender, envelope.session
         slot = self._slots.get(session)
         partner = await self._letters.partner(session) if slot is None else slot.agent
@@ -195,13 +203,18 @@ class Inbox:
                 log.warning("%s wrote into a session of %s; it was dropped", sender, partner)
             return session if partner == sender else None
         recent = await self._letters.recent(sender)
-        return recent[0] if len(recent) == 1 else None
-
-    async def _take_strange(self, envelope: Envelope, said: Said) -> None:
+        if len(recent) != 1:
+            return None
         if self._strangers is not None and isinstance(said, codec.ChatMessage):
-            await self._strangers(envelope, said)
-        elif not isinstance(said, codec.Acknowledgement):
+            return recent[0] if not hops_of(said) and await self._letters.awaits(recent[0]) else None
+        return recent[0]
+
+    async def _take_strange(self, envelope: Envelope, said: Said) -> Verdict:
+        if self._strangers is not None and isinstance(said, codec.ChatMessage):
+            return await self._strangers(envelope, said)
+        if not isinstance(said, codec.Acknowledgement):
             log.info("%s wrote in a session that is none of ours; it was dropped", envelope.sender)
+        return Verdict()
 
     def _acknowledge(self, envelope: Envelope, msg_id: str) -> None:
         """Say that a message has arrived, in the session that it came in, without keeping anybody waiting (ACP-04)."""
@@ -218,6 +231,12 @@ class Inbox:
         task = asyncio.get_running_loop().create_task(send(), name="acknowledgement")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def hops_of(said: codec.ChatMessage) -> tuple[str, ...]:
+    """Return the agents that a message says it has been through (`agent_hops.py`)."""
+    found = (one.metadata.get(ACP_KEY) for one in said.content if isinstance(one, codec.Meta))
+    return next((read_hops(text) for text in found if text), ())
 
 
 def _key_of(envelope: Envelope) -> str:

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agents.chat_codec import ACKNOWLEDGEMENT
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -89,6 +91,15 @@ class Letters:
         """Return the conversations in which an agent was asked lately (END-06)."""
         since_us = self._now_us() - RECENT_US
         return [note.name for note in await self._sessions().notes(OWNER, agent) if note.at_us >= since_us]
+
+    async def awaits(self, session: str) -> bool:
+        """Whether the last question of a conversation has got no answer yet, of those that are one."""
+        notes = await self._sessions().notes(OWNER, session)
+        asked = max((_sent(note.body).at for note in notes if note.name.startswith(SENT)), default=None)
+        if asked is None:
+            return False
+        letters = (_letter(note.body) for note in notes if note.name.startswith(LETTER))
+        return all(letter.at < asked or letter.schema_digest in {"", ACKNOWLEDGEMENT} for letter in letters)
 
     async def partner(self, session: str) -> str | None:
         """Return whom a conversation is with; None: it is none of ours."""

@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import logging
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import msgspec
+
+from convene.agent_hops import HEADER, read_hops
 from convene.api.call import ClientLeftError
 from convene.api.chat_reply import cost_of, reply_bytes
 from convene.api.chat_request import read_chat
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
     from convene.api.chat_reply import ServerCalls
     from convene.api.chat_request import ChatCall
     from convene.api.stream import Stream, Streams
-    from convene.serving.base import Turn, Turns
+    from convene.serving.base import ChatRequest, Turn, Turns
 
 log = logging.getLogger("convene.chat")
+HOPS: Final = HEADER.encode()
 SHUT_DOWN = Busy("The server is shutting down and could not finish this answer; ask again.")
 
 
@@ -41,7 +45,7 @@ class ChatCompletions:
         if asked.oddities:
             for level, words in asked.oddities:
                 log.log(level, "request %s: %s", call.request_id, words)
-        turn = self._turns.start(asked.request, call.caller, call.request_id)
+        turn = self._turns.start(_travelled(asked.request, call), call.caller, call.request_id)
         call.outcome = turn.outcome
         if turn.run_id:
             call.common.append((b"x-run-id", turn.run_id.encode()))
@@ -95,3 +99,11 @@ class ChatCompletions:
     async def _fail(stream: Stream, fault: ConveneError) -> None:
         if stream.started:
             await stream.fail(ChatFrames.failure(fault))
+
+
+def _travelled(request: ChatRequest, call: Call) -> ChatRequest:
+    """Return a request with the agents that it has been through, as its header says (`agent_hops.py`)."""
+    if HOPS not in call.headers:
+        return request
+    hops = read_hops(call.header(HOPS))
+    return msgspec.structs.replace(request, agentic=msgspec.structs.replace(request.agentic, hops=hops))

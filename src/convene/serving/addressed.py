@@ -12,10 +12,11 @@ import msgspec
 
 from convene.events import TextDelta
 from convene.messages import ToolCall
-from convene.serving.addressing import addressed
+from convene.serving.addressing import Addressed, addressed
 
 if TYPE_CHECKING:
     from convene.events import FinishReason
+    from convene.serving.base import ChatRequest
     from convene.serving.base_agentic import AgenticRun, Driver, Ran
 
 ASK: Final = "ask_agent"
@@ -38,15 +39,23 @@ class AddressedDriver:
 
     async def drive(self, run: AgenticRun) -> FinishReason:
         """See `base_agentic.Driver`."""
-        whom = addressed(run.job.request.generation.messages)
-        if whom is None or ASK not in run.all_tools:
+        named = whom(run.job.request)
+        if named is None or ASK not in run.all_tools:
             return await self._other.drive(run)
-        arguments = {"agent": whom.agent, "message": whom.say, "reason": REASON}
+        arguments = {"agent": named.agent, "message": named.say, "reason": REASON}
         [ran] = await run.call([ToolCall(CALL_ID, ASK, msgspec.json.encode(arguments).decode())])
-        if ran.result is None and not whom.certain:
+        if ran.result is None and not named.certain:
             return await self._other.drive(run)
         run.emit(TextDelta(words_of(ran)))
         return "stop"
+
+
+def whom(request: ChatRequest) -> Addressed | None:
+    """Return the agent that is to answer a request: the one that it is for, or the one that its text addresses."""
+    messages = request.generation.messages
+    if request.agentic.agent:
+        return Addressed(request.agentic.agent, messages[-1].text(), certain=True)
+    return addressed(messages)
 
 
 def words_of(ran: Ran) -> str:

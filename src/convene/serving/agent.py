@@ -19,8 +19,8 @@ import msgspec
 
 from convene.errors import Conflict, ConveneError, StoreFault
 from convene.events import Finished
-from convene.serving.addressed import AddressedDriver
-from convene.serving.addressing import addressed, is_trivial
+from convene.serving.addressed import AddressedDriver, whom
+from convene.serving.addressing import is_trivial
 from convene.serving.agent_loop import LoopDriver
 from convene.serving.agentic_run import Means, Run
 from convene.serving.agentic_turn import AgenticTurn
@@ -160,7 +160,7 @@ class Agent:
     def wants(self, request: ChatRequest, deployment: ChatDeployment) -> bool:
         """See `turn.AgentDesk.wants`."""
         agentic, generation = request.agentic, request.generation
-        if agentic.web_search or agentic.planner_mode or agentic.study_mode:
+        if agentic.web_search or agentic.planner_mode or agentic.study_mode or agentic.kept or agentic.agent:
             return True
         general = self._general and agentic.server_tools and deployment.agentic.server_tools and generation.n == 1
         if general and any(tool.spec.kind not in _CHOSEN for tool in self._box.tools()):
@@ -172,7 +172,7 @@ class Agent:
 
     def defers(self, request: ChatRequest, deployment: ChatDeployment) -> bool:
         """Whether the turn may go on in the background while its client asks again (DEFER-01, SESSION-05)."""
-        if self.deferrals is None or request.agentic.session_id is None:
+        if self.deferrals is None or request.agentic.session_id is None or request.agentic.patient:
             return False
         return self._agents() and self._finds_agents(request, deployment)
 
@@ -182,7 +182,7 @@ class Agent:
         if not request.agentic.server_tools or not deployment.agentic.server_tools or request.generation.n > 1:
             return False
         messages = request.generation.messages
-        return addressed(messages) is not None or (deployment.agentic.agents and not is_trivial(messages))
+        return whom(request) is not None or (deployment.agentic.agents and not is_trivial(messages))
 
     def turn(
         self,
@@ -304,7 +304,7 @@ class Agent:
 
     def _driver(self, run: Run) -> Driver:
         request = run.job.request
-        if request.agentic.server_tools and addressed(request.generation.messages) is not None:
+        if request.agentic.server_tools and whom(request) is not None:
             return self._addressed
         if not request.agentic.planner_mode:
             return self._loop

@@ -129,7 +129,7 @@ class AgenticTurn(Turn):
 
     def _waits_until(self) -> float | None:
         """Return until when agents are waited for: not for ever where the turn can neither go on nor be asked again."""
-        if self._defers is not None or self._job is not None:
+        if self._defers is not None or self._job is not None or self.request.agentic.patient:
             return None
         waited_s = self._turns.monotonic() - self._began_at
         return asyncio.get_running_loop().time() + self._agent.settings.wait_s - waited_s

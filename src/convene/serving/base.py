@@ -60,6 +60,14 @@ class Agentic(msgspec.Struct, frozen=True, kw_only=True):
     """What a run does when its client leaves; None is as the operator says."""
     agent_address: str | None = None
     session_id: str | None = None
+    hops: tuple[str, ...] = ()
+    """Agents that the question has been through, as its caller says (`agent_hops.py`)."""
+    agent: str = ""
+    """An agent, by address, handle or URL, that is asked in the place of the model."""
+    kept: bool = False
+    """A run of its own even where the server has nothing to do but ask the model: it can be found, resumed, ended."""
+    patient: bool = False
+    """The caller waits for agents as long as they take: nothing is deferred, and nothing answered without them."""
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -148,6 +148,7 @@ class ToolRuns:
             options=run.job.request.agentic.web_search_options or {},
             conversation=run.job.conversation_id or run.journal.run_id,
             caller=run.job.request.agentic.agent_address or "",
+            hops=run.job.request.agentic.hops,
             wait_s=run.wait_s(),
             progress=lambda words: run.emit(step.show(words[:WORDS_MAX])),
         )

@@ -115,6 +115,9 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     call_key: str
     say: str
     caller: str = ""
+    """Address of the agent on whose behalf is asked."""
+    hops: tuple[str, ...] = ()
+    """Agents that the request has been through before it came here."""
 
 
 class AgentDesk(Protocol):

@@ -83,6 +83,7 @@ class AskAgent:
             call_key=context.idempotency_key,
             say=message,
             caller=context.caller,
+            hops=context.hops,
         )
         heard = _Answer(agent)
         began = asyncio.get_running_loop().time()

@@ -82,6 +82,8 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """What the conversation is called here: the same for all turns of a session, else the run's own."""
     caller: str = ""
     """`agent_address` of the request: on whose behalf it came."""
+    hops: tuple[str, ...] = ()
+    """Agents that the request has been through before it came here."""
     wait_s: float | None = None
     """How much longer the request can wait for an agent (decision 3); None: it need not wait at all."""
     progress: Callable[[str], None] = lambda _: None

@@ -547,3 +547,17 @@ def test_messages_go_out_as_json_and_never_by_the_sync_header() -> None:
     posted = scene(play)
     assert posted
     assert set(posted) == {("POST", (("content-type", "application/json"),), 0)}
+
+
+def test_the_hops_of_a_question_go_with_it_behind_its_text() -> None:
+    async def play(house: House) -> list[Any]:
+        agent = house.agent("echo", echo)
+        conversation = Conversation(owner="o", key="k", call_key="c", hops=("agent1qa", "agent1qours"))
+        assert text_of([one async for one in house.talker.talk(agent.card, conversation, "hello")]) == "hello"
+        await house.heard(agent, "without", "another", "c2")
+        return [said.content for _, said in agent.received if isinstance(said, codec.ChatMessage)]
+
+    assert scene(play) == [
+        (codec.Text("hello"), codec.Meta({"convene-hops": "agent1qa, agent1qours"})),
+        (codec.Text("without"),),
+    ]

@@ -215,8 +215,9 @@ def test_strangers_are_handed_to_who_wants_them() -> None:
     async def play(house: House) -> list[str]:
         heard: list[str] = []
 
-        async def take(envelope: Envelope, said: codec.ChatMessage) -> None:
+        async def take(envelope: Envelope, said: codec.ChatMessage) -> Verdict:
             heard.append(f"{envelope.sender} {said.content}")
+            return Verdict()
 
         house.inbox = Inbox(house.courier, house.letters, house.clock, lambda *_: True, take)
         agent = house.agent("stranger")

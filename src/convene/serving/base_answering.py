@@ -1,0 +1,75 @@
+"""The face of answering agents: what the three protocols in which this server is asked know of the use case.
+
+    Question ──► Answering.ask ──► AskedTurn: the events of a turn like any other        (`answering.py`)
+
+ACP (`app_answering.py` hands it to `agents/responder.py`), A2A (`api/a2a.py`) and MCP (`api/mcp.py`) all come this way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+from convene.serving.base import Outcome, Principal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from convene.events import Event
+
+
+class Question(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent asks."""
+
+    who: Principal
+    """Whose limits and books it is."""
+    text: str
+    model: str = ""
+    """Empty: as the operator says."""
+    conversation: str = ""
+    """The caller's own name of the conversation, with its protocol in front; empty: it belongs to none."""
+    caller: str = ""
+    """Address of the agent that asks, as far as it is known."""
+    hops: tuple[str, ...] = ()
+    """Agents that the question has been through, as its caller says."""
+    agent: str = ""
+    """An agent that is asked in the place of the model: its address, handle or URL."""
+    request_id: str = ""
+    outlives: bool = False
+    """The work goes on when nobody reads its events any more."""
+
+
+class AskedTurn(Protocol):
+    """One accepted question."""
+
+    @property
+    def run_id(self) -> str:
+        """Of its run, by which it is found, read again, and ended (`base_runs.RunDesk`)."""
+        ...
+
+    @property
+    def model(self) -> str:
+        """Which model answers."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is known of it so far, for the access log."""
+        ...
+
+    def events(self) -> AsyncGenerator[Event]:
+        """Run it, as `base.Turn.events` does; what was said is kept for the conversation's next question."""
+        ...
+
+
+class Answering(Protocol):
+    """Answers what agents ask."""
+
+    async def ask(self, question: Question) -> AskedTurn:
+        """Accept a question with what its conversation remembers. Raises as `base.Turns.start` does."""
+        ...
+
+    async def remember(self, owner: str, conversation: str, key: str, said: str, answered: str) -> None:
+        """Keep a turn of a conversation; again under the same key changes nothing. Never raises."""
+        ...

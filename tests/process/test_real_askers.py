@@ -1,0 +1,293 @@
+"""Agents of the unmodified `uagents` library ask a real server: answers, conversations, kills, circles."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from conformance.environments import Absent, clean_environment, ensure_python
+from process.almanac_double import Almanac
+from servers import do_without, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+ASKER = Path(__file__).with_name("uagents_asker.py")
+WAIT_S = 60.0
+"""No test takes it; it turns one that hangs into one that fails."""
+CONFIG = """
+port = {port}
+[engine]
+enabled = false
+[scripted]
+enabled = true
+file = "{script}"
+[search]
+enabled = false
+[agents]
+directory = "{almanac}"
+quiet_s = 0.5
+[agents.answering]
+model = "{model}"
+{settings}
+"""
+
+
+class Asker:
+    """A real agent."""
+
+    def __init__(self, folder: Path, almanac: Almanac, python: Path, name: str, *words: str) -> None:
+        self.port = free_port()
+        self.name = name
+        command = [str(python), str(ASKER), str(self.port), almanac.url, name, *words]
+        with (folder / f"{name}.log").open("w") as log:
+            self.process = subprocess.Popen(  # noqa: S603 -- our own program
+                command, cwd=folder, stdout=log, stderr=log, env=clean_environment()
+            )
+
+    async def ask(self, target: str, *texts: str) -> str:
+        """Begin a conversation and return the asker's address."""
+        async with httpx2.AsyncClient(timeout=20) as client:
+            body = {"target": target, "texts": list(texts)}
+            answer = await client.post(f"http://127.0.0.1:{self.port}/ask", json=body)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["address"])
+
+    async def heard(self) -> Any:  # noqa: ANN401 -- JSON
+        async with httpx2.AsyncClient(timeout=20) as client:
+            return (await client.get(f"http://127.0.0.1:{self.port}/heard")).json()
+
+    async def until(self, wanted: Callable[[list[Any]], bool]) -> list[Any]:
+        """Wait until what was heard is as wanted, and return it."""
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                said: list[Any] = (await self.heard())["said"]
+                if wanted(said):
+                    return said
+                await asyncio.sleep(0.1)
+
+    async def quiet(self, seconds: float) -> list[Any]:
+        """Wait until nothing more was heard for so long."""
+        async with asyncio.timeout(WAIT_S):
+            said: list[Any] = (await self.heard())["said"]
+            while True:
+                await asyncio.sleep(seconds)
+                before, said = said, (await self.heard())["said"]
+                if len(before) == len(said):
+                    return said
+
+
+class Server:
+    """A real server, which can be killed and started again."""
+
+    def __init__(self, folder: Path, almanac: Almanac, script: list[dict[str, Any]], model: str, settings: str) -> None:
+        self.port = free_port()
+        self.address = ""
+        self.key = ""
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._almanac = almanac
+        self._folder = folder
+        self._process: asyncio.subprocess.Process | None = None
+        folder.mkdir(exist_ok=True)
+        file = folder / "script.json"
+        file.write_text(json.dumps({"models": script}))
+        config = folder / "convene.toml"
+        config.write_text(
+            CONFIG.format(port=self.port, script=file, almanac=almanac.url, model=model, settings=settings)
+        )
+        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
+        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+
+    async def start(self) -> None:
+        """Start it and wait until agents can find it."""
+        with (self._folder / "log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
+            )
+        inbox = f"{self.url}/agents/inbox"
+        async with asyncio.timeout(WAIT_S):
+            while not (self._answers() and (self.address or self._announced(inbox))):
+                assert self._process.returncode is None, self.log
+                await asyncio.sleep(0.05)
+        self.address = self.address or self._announced(inbox)
+        self.key = self.key or self.log.partition("Authorization: Bearer ")[2].split("'")[0]
+
+    def _announced(self, inbox: str) -> str:
+        records = self._almanac.records.items()
+        return next((address for address, one in records if one["endpoints"][0]["url"] == inbox), "")
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"{self.url}/livez").status_code == 200
+        return False
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    @property
+    def log(self) -> str:
+        return (self._folder / "log").read_text()
+
+    async def usage(self, **query: str) -> Any:  # noqa: ANN401 -- JSON
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with httpx2.AsyncClient(timeout=20) as client:
+            answer = await client.get(f"{self.url}/v1/admin/usage/requests", params=query, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["data"]
+
+
+def talks(*turns: list[dict[str, Any]], name: str = "played") -> list[dict[str, Any]]:
+    return [{"name": name, "turns": [{"steps": steps} for steps in turns]}]
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    try:
+        return ensure_python("uagents")
+    except Absent as fault:
+        do_without(str(fault))
+
+
+@pytest.fixture
+def almanac() -> Iterator[Almanac]:
+    one = Almanac()
+    yield one
+    one.close()
+
+
+class Stage:
+    """What a test starts; all of it ends with the test."""
+
+    def __init__(self, folder: Path, almanac: Almanac, python: Path) -> None:
+        self.almanac = almanac
+        self._folder = folder
+        self._python = python
+        self._askers: list[Asker] = []
+        self._servers: list[Server] = []
+
+    async def asker(self, name: str, *words: str) -> Asker:
+        one = Asker(self._folder, self.almanac, self._python, name, *words)
+        self._askers.append(one)
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                assert one.process.poll() is None, (self._folder / f"{name}.log").read_text()
+                with contextlib.suppress(httpx2.HTTPError):
+                    await one.heard()
+                    return one
+                await asyncio.sleep(0.1)
+
+    async def server(
+        self,
+        name: str = "one",
+        script: list[dict[str, Any]] | None = None,
+        model: str = "scripted-echo",
+        settings: str = "",
+    ) -> Server:
+        one = Server(self._folder / name, self.almanac, script or [], model, settings)
+        self._servers.append(one)
+        await one.start()
+        return one
+
+    async def clear(self) -> None:
+        for server in self._servers:
+            await server.kill()
+        for asker in self._askers:
+            asker.process.kill()
+            asker.process.wait()
+
+
+@pytest.fixture
+async def stage(tmp_path: Path, almanac: Almanac, python: Path) -> AsyncIterator[Stage]:
+    one = Stage(tmp_path, almanac, python)
+    try:
+        yield one
+    finally:
+        await one.clear()
+
+
+@pytest.mark.req("ACP-05")
+async def test_a_real_agent_is_acknowledged_and_answered_in_its_session_and_the_books_say_who_it_was(
+    stage: Stage,
+) -> None:
+    server = await stage.server()
+    asker = await stage.asker("asker")
+    address = await asker.ask(server.address, "hello, ü")
+    [said] = await asker.until(lambda said: len(said) == 1)
+    assert said["text"] == "hello, ü"
+    assert said["kinds"] == ["text", "end-session"]
+    assert len((await asker.heard())["acknowledged"]) == 1
+    [entry] = await server.usage()
+    assert (entry["agent"], entry["key"], entry["user"]) == (address, f"agent:{address}", address)
+    assert (entry["status"], entry["team"], entry["served_by"]) == ("ok", "agents", "scripted-echo")
+    assert "Traceback" not in server.log
+
+
+async def test_a_conversation_of_a_real_agent_goes_on_in_its_session_streamed_where_that_is_set(stage: Stage) -> None:
+    words = " ".join(f"word{number}" for number in range(300))
+    server = await stage.server(
+        script=talks([{"text": words}], [{"text": "And more."}]), model="played", settings="stream = true"
+    )
+    asker = await stage.asker("asker")
+    await asker.ask(server.address, "tell me", "and then?")
+    said = await asker.until(lambda said: any(one["text"].endswith("And more.") for one in said))
+    assert len({one["session"] for one in said}) == 1
+    ends = [place for place, one in enumerate(said) if "end-session" in one["kinds"]]
+    first, second = said[: ends[0] + 1], said[ends[0] + 1 :]
+    assert len(first) > 2
+    assert first[0]["kinds"] == ["start-stream", "text"]
+    assert first[-1]["kinds"][-2:] == ["end-stream", "end-session"]
+    assert "".join(one["text"] for one in first) == words
+    assert "".join(one["text"] for one in second) == "And more."
+
+
+async def test_kills_between_question_and_answer_lose_nothing_and_repeat_nothing(stage: Stage) -> None:
+    server = await stage.server(script=talks([{"pause_s": 2.0}, {"text": "At last."}]), model="played")
+    asker = await stage.asker("asker")
+    await asker.ask(server.address, "take your time")
+    async with asyncio.timeout(WAIT_S):
+        while not (await asker.heard())["acknowledged"]:  # noqa: ASYNC110 -- another process does it
+            await asyncio.sleep(0.05)
+    for _ in range(2):
+        await server.kill()
+        await server.start()
+    await asker.until(lambda said: len(said) >= 1)
+    said = await asker.quiet(1.0)
+    assert [one["text"] for one in said] == ["At last."]
+    await server.kill()
+    await server.start()
+    assert len(await asker.quiet(1.0)) == 1
+    assert "Traceback" not in server.log
+
+
+async def test_an_agent_that_answers_every_answer_is_answered_no_more_after_a_while(stage: Stage) -> None:
+    server = await stage.server(settings="messages_per_minute = 3")
+    asker = await stage.asker("careless", "answers")
+    await asker.ask(server.address, "ping")
+    await asker.until(lambda said: len(said) >= 4)
+    said = await asker.quiet(2.0)
+    assert len(said) == 4
+    assert "which is the most that is answered" in said[-1]["text"]
+
+
+async def test_agents_are_not_answered_where_the_operator_says_so(stage: Stage) -> None:
+    server = await stage.server(settings='enabled = "off"')
+    listed = await stage.server("two", settings=f'allow = ["agent1q{"w" * 58}"]')
+    asker = await stage.asker("asker")
+    await asker.ask(server.address, "hello")
+    await asker.ask(listed.address, "hello")
+    await asker.until(lambda said: len(said) >= 1)
+    said = await asker.quiet(1.0)
+    assert [one["text"] for one in said] == ["This agent answers only agents that its operator has listed."]
+    assert len((await asker.heard())["acknowledged"]) == 2
