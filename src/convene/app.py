@@ -165,8 +165,7 @@ class App:
         anybody = self.agents.anybody if tools is None else None
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, anybody)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
-        self.answering = AnsweringParts(config, self._turns, catalog, self.runs.sessions, self.runs.runs)
-        self.agents.replies = self.answering.replies
+        self.answering = AnsweringParts(config, self._turns, catalog, self.runs, self.agents)
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
     from convene.agents.questions import Question as AgentQuestion
     from convene.agents.responder import Reply
+    from convene.app_agents import AgentParts
+    from convene.app_runs import RunParts
     from convene.config import Config
     from convene.serving.base import Catalog, Principal, Turns
     from convene.serving.base_answering import Answering, AskedTurn
     from convene.serving.base_runs import Run, RunDesk
-    from convene.serving.base_sessions import Memory
     from convene.serving.runs import KeptRuns
 
 TALK: Final = "acp:"
@@ -36,14 +37,14 @@ FAILED: Final = "The answer could not be finished."
 class AnsweringParts:
     """Everything about answering agents, of one application."""
 
-    def __init__(self, config: Config, turns: Turns, catalog: Catalog, memory: Memory, runs: KeptRuns) -> None:
+    def __init__(self, config: Config, turns: Turns, catalog: Catalog, runs: RunParts, agents: AgentParts) -> None:
         settings = config.agents.answering
         terms = AnsweringTerms(
             model=settings.model, history_turns=settings.history_turns, history_bytes=settings.history_bytes
         )
-        self.answering = AgentAnswering(turns, catalog, memory, terms)
+        self.answering = AgentAnswering(turns, catalog, runs.sessions, terms)
         self.callers = AgentCallers(settings.plan, allowances_by_plan(config)[settings.together])
-        self.replies = AgentReplies(self.answering, self.callers, runs)
+        agents.replies = AgentReplies(self.answering, self.callers, runs.runs)
 
     def holder(self, key_id: str) -> Principal | None:
         """Return who is behind the key id of an agent; None: it is none."""
