@@ -162,7 +162,7 @@ class Agent:
         agentic, generation = request.agentic, request.generation
         if agentic.web_search or agentic.planner_mode or agentic.study_mode or agentic.kept or agentic.agent:
             return True
-        general = self._general and agentic.server_tools and deployment.agentic.server_tools and generation.n == 1
+        general = self._general and generation.n == 1 and takes_tools(request, deployment)
         if general and any(tool.spec.kind not in _CHOSEN for tool in self._box.tools()):
             return True
         if self._agents() and self._finds_agents(request, deployment):
@@ -329,7 +329,7 @@ class Agent:
         way = search_way(job, deployment, everything.values())
         ceilings = self._ceilings(job, deployment)
         theirs = {function.name for function in job.request.generation.tools}
-        general = job.request.agentic.server_tools and deployment.agentic.server_tools
+        general = takes_tools(job.request, deployment)
         agents = (
             general and self._agents() and deployment.agentic.agents and not is_trivial(job.request.generation.messages)
         )
@@ -384,5 +384,16 @@ def search_way(job: Job, deployment: ChatDeployment, tools: Iterable[Tool]) -> S
         return way
     if job.request.agentic.planner_mode:
         return "tool"  # a plan is constrained JSON: whatever the model is, it can name the tool
-    small = deployment.chat.upstream == EMBEDDED or not deployment.chat.capabilities.tools
-    return "before" if small else "tool"
+    return "before" if _is_small(deployment) else "tool"
+
+
+def takes_tools(request: ChatRequest, deployment: ChatDeployment) -> bool:
+    """Whether the model is offered the server's tools: a small one not for a greeting, which it would call one for."""
+    if not request.agentic.server_tools or not deployment.agentic.server_tools:
+        return False
+    return not (_is_small(deployment) and is_trivial(request.generation.messages))
+
+
+def _is_small(deployment: ChatDeployment) -> bool:
+    """Whether the model cannot decide by itself when a tool is needed."""
+    return deployment.chat.upstream == EMBEDDED or not deployment.chat.capabilities.tools

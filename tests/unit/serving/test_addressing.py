@@ -51,6 +51,24 @@ def test_only_the_last_message_counts_and_only_the_users() -> None:
         "hey there",
         "Thanks a lot!",
         "how are you?",
+        "Hello, how are you today?",
+        "see you tomorrow",
+        "good morning everyone",
+        "that was great, thank you",
+        "hahaha",
+        "ok",
+        "Perfect, thanks!",
+        "Guten Morgen",
+        "Wie geht's?",
+        "Danke schön",
+        "¿Cómo estás?",
+        "merci beaucoup",
+        "olá, tudo bem?",
+        "jak się masz?",
+        "hej, hur mår du?",
+        "привет",
+        "你好",
+        "こんにちは",
         "### Task:\nGenerate a concise, 3-5 word title with an emoji for the chat.",
         "Generate a concise title for this conversation",
         "Create 1-3 broad tags categorizing the main themes",
@@ -64,7 +82,28 @@ def test_greetings_and_chores_of_chat_programs_are_for_no_agent(text: str) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["What is the weather in Rome?", "hi, book me a table", "Suggest the best title company in Boston", "test my site"],
+    [
+        "What is the weather in Rome?",
+        "hi, book me a table",
+        "Suggest the best title company in Boston",
+        "test my site",
+        "tomorrow",
+        "morning",
+        "later today at 5",
+        "thanks, now send it to Bob",
+        "hello world in python",
+        "how do you say hello in German",
+        "what is your name in Japanese",
+        "yes please do",
+        "Hallo, wie ist das Wetter in Berlin?",
+    ],
 )
 def test_a_question_is_not_trivial(text: str) -> None:
     assert not is_trivial(said(text))
+
+
+@pytest.mark.parametrize("text", ["ok", "yes", "sure, great", "perfect", "nein", "oui"])
+def test_a_word_of_assent_is_trivial_only_before_the_model_has_asked_anything(text: str) -> None:
+    assert is_trivial(said(text))
+    assert not is_trivial([*said("Book it?"), Message(role="assistant", content="Shall I?"), *said(text)])
+    assert is_trivial([*said("Book it?"), Message(role="assistant", content="Done."), *said("thank you")])

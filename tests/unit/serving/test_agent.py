@@ -528,3 +528,33 @@ async def test_pieces_of_client_calls_come_with_their_name_once_and_in_order() -
         (1, "get_weather", ""),
         (1, None, '{"b":2}'),
     ]
+
+
+@pytest.mark.req("AGENTIC-08")
+@pytest.mark.parametrize(
+    ("said", "upstream", "can", "runs"),
+    [
+        ("hello there", "embedded", Capabilities(), False),
+        ("hello there", "up", Capabilities(tools=False), False),
+        ("hello there", "up", Capabilities(), True),
+        ("How is the weather?", "embedded", Capabilities(), True),
+    ],
+)
+async def test_a_greeting_is_offered_no_tool_where_the_model_would_call_one_for_it(
+    said: str, upstream: str, can: Capabilities, *, runs: bool
+) -> None:
+    model = Rounds(says("Hello."), can=can)
+    model.upstream = upstream
+    house = House(model)
+    turn = house.turn(Message(role="user", content=said))
+    assert bool(turn.run_id) == runs
+    await house.play(turn)
+    assert bool(model.asked[0].tools) == runs
+
+
+async def test_a_greeting_with_a_search_asked_for_is_a_run_without_the_general_tools() -> None:
+    model = Rounds(says("Hello."))
+    model.upstream = "embedded"
+    house = House(model, PlayedTool("weather"))
+    await house.play(house.turn(Message(role="user", content="hi"), agentic=Agentic(web_search=True)))
+    assert model.asked[0].tools == ()
