@@ -144,7 +144,7 @@ SEARCH-04 5 A hit has `address, prefix, name, description, readme, protocols[{na
     system_wide_tags[], geo_location, handle, domain, metadata, last_updated, created_at, recent_success_rate,
     recent_eval_success_rate, owner, recent_verified_interactions, recent_success_verified_interactions`.
 SEARCH-05 5 All `metadata` values of a hit are made `str`, `[str]` or `{str: str}`.
-SEARCH-06 5 `search_text: "address:agent1..."` with `exact_match` yields that one agent.
+SEARCH-06 proved `search_text: "address:agent1..."` with `exact_match` yields that one agent.
 SEARCH-07 5 `POST .../agents/geo` (`geo_filter{latitude,longitude,radius}`, `include_geo_in_relevancy`), `GET
     .../agents/{a}` and `POST .../agents/click {"address","search_id","page_index","contract"?}` are served.
 SEARCH-08 5 `/v1/search` and `/v1/search/geo` do the same under older names.
@@ -152,7 +152,7 @@ SEARCH-09 5 Tags, keywords, `/v1/search/analytics/insights/{a}` and SEO evaluati
 SEARCH-10 proved The hosted service is asked `{"search_text": q, "semantic_search": true, "filters":
     {"state":["active"],"protocol_digest":["proto:30a8..."]}, "cutoff":"balanced", "limit": 10, "source": "<own
     id>"}`.
-SEARCH-11 5 Whether an agent lives is judged by our records (registration, good answer, status), not by HEAD alone.
+SEARCH-11 proved Whether an agent lives is judged by our records (registration, good answer, status), not by HEAD alone.
 [agents §8]
 PICK-01 5 A question becomes several search queries, each noted as good or failed:
     `{"queries":[...],"type":"asi1|pick_only"}`.
@@ -163,10 +163,10 @@ PICK-03 5 A call goes `started, message_dispatched, response_received, success, 
 PICK-04 5 A model says yes or no to whether the answer is what the README promised:
     `{"address","success","interaction_id","request","response","explanation","reasoning","from_verifier"}`.
 PICK-05 5 People's feedback is `{"address","positive","response"}` and leaves the score alone.
-PICK-06 5 Rank depends on chat protocol, README quality, own handle, being active, interactions, verification, and
+PICK-06 proved Rank depends on chat protocol, README quality, own handle, being active, interactions, verification, and
     success rate weighted by count.
-PICK-07 5 Inactive agents are found only if asked for by name; `@handle` or `@agent1...` in a question goes straight
-    to the agent.
+PICK-07 proved Inactive agents are found only if asked for by name; `@handle` or `@agent1...` in a question goes
+    straight to the agent.
 PICK-08 5 An owner sees impressions, picks and selection rate; verified interactions are what counts.
 [agents §9]
 ACP-01 proved To `ChatMessage{timestamp (UTC), msg_id (uuid4), content[]}` the reply is `ChatAcknowledgement{timestamp,

@@ -1,0 +1,21 @@
+"""The right agent is among the first: a fixed set of questions over a fixed marketplace, by words alone."""
+
+from __future__ import annotations
+
+from agent_listings import QUESTIONS, listings
+from convene.registry.base_search import SearchRequest
+from unit.registry.index_of import search_over
+
+FIRST = 3
+SHARE = 0.9
+
+
+async def test_nine_of_ten_questions_find_the_right_agent_among_the_first_three() -> None:
+    search, _, _ = search_over(listings())
+    missed = []
+    for question, wanted in QUESTIONS:
+        page = await search.search(SearchRequest(text=question, limit=FIRST))
+        names = [hit.row.listing.name for hit in page.hits]
+        if wanted not in names:
+            missed.append((question, wanted, names))
+    assert len(missed) <= len(QUESTIONS) * (1 - SHARE), missed
