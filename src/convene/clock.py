@@ -50,24 +50,24 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's own clock and randomness. Make one in each process: ids are cut from a stock of random digits."""
 
-    __slots__ = ("_millis", "_stamp", "_stock")
+    __slots__ = ("_millis", "_stamp", "_stock", "_tails")
 
     now = staticmethod(time.time)
     monotonic = staticmethod(time.monotonic)
 
     def __init__(self) -> None:
         self._stock: list[str] = []
+        self._tails: list[str] = []
+        """The random ends of stamped ids."""
         self._millis = -1
         self._stamp = ""
         """These milliseconds as digits: under load many ids have the same."""
 
     def new_id(self, prefix: str) -> str:
         """Return `prefix` plus 24 hexadecimal digits; the secure source is asked once for many ids (2 us each else)."""
-        stock = self._stock
-        if not stock:
-            digits = secrets.token_hex(ID_DIGITS * IDS_AT_ONCE // 2)
-            stock += (digits[start : start + ID_DIGITS] for start in range(0, len(digits), ID_DIGITS))
-        return prefix + stock.pop()
+        if not self._stock:
+            self._stock = _cut(ID_DIGITS)
+        return prefix + self._stock.pop()
 
     def stamped_id(self, prefix: str) -> str:
         """Return `prefix`, 11 digits of the time in milliseconds and 13 random ones."""
@@ -75,7 +75,9 @@ class SystemClock:
         if millis != self._millis:
             self._millis = millis
             self._stamp = f"{millis:0{TIME_DIGITS}x}"
-        return prefix + self._stamp + self.new_id("")[TIME_DIGITS:]
+        if not self._tails:
+            self._tails = _cut(ID_DIGITS - TIME_DIGITS)
+        return f"{prefix}{self._stamp}{self._tails.pop()}"
 
     def token(self, n_bytes: int) -> bytes:
         """Return `n_bytes` from the system's secure source."""
@@ -84,3 +86,9 @@ class SystemClock:
     def fraction(self) -> float:
         """Return a random number in [0, 1)."""
         return secrets.randbelow(1 << 53) / (1 << 53)
+
+
+def _cut(digits: int) -> list[str]:
+    """Return random texts of so many hexadecimal digits each."""
+    found = secrets.token_hex((digits * IDS_AT_ONCE + 1) // 2)
+    return [found[start : start + digits] for start in range(0, digits * IDS_AT_ONCE, digits)]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
 Phase = Literal["first_byte", "between_bytes", "total"]
 
@@ -117,8 +117,12 @@ class Direct(Protocol):
         """Return the whole body if it has come and none was taken, else None: then `receive` must be asked."""
         ...
 
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
-        """Send a whole answer at once; the server counts its length. Raises `OSError` if the client has left."""
+    def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, lines: bytes = b"") -> None:
+        """Send a whole answer at once; the server counts its length. Raises `OSError` if the client has left.
+
+        `lines` are further header lines as they leave, `name: value` CRLF each. They are not looked at: whoever gives
+        them vouches that nothing in them came from outside unchecked, and that none frames the answer.
+        """
         ...
 
 

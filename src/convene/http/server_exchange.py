@@ -18,7 +18,7 @@ from convene.http.server_asgi import ClientGone
 from convene.http.server_wire import BODYLESS, CONTINUE, DRAINING, FAILED, LAST_CHUNK, encode_fields, status_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from convene.http.server_asgi import Message, Scope
     from convene.http.server_guard import Edge
@@ -209,20 +209,29 @@ class Exchange:
         self._told_end = True
         return body
 
-    def respond(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> None:
+    def respond(self, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes, lines: bytes = b"") -> None:
         """Send a whole small answer: the two messages of `send` in one call that never waits.
 
-        Raises `ClientGone`, `RuntimeError` and `ValueError` as `send` does.
+        `lines` are header lines as they leave (`base.Direct`). Raises `ClientGone`, `RuntimeError` and `ValueError` as
+        `send` does.
         """
         if self.gone:
             raise ClientGone("the client has left")
         if self._stage != NOTHING:
             raise RuntimeError("an answer has begun already")
+        edge = self._edge
+        plain = not (headers or self.is_head or self.http_10 or edge.draining)
+        if plain and status == 200 and self.keep_alive and self.complete and len(body) <= _JOIN_MAX:  # noqa: PLR2004
+            # The commonest answer: the same bytes as below, in one piece.
+            size = b"content-length: %d\r\n\r\n" % len(body)
+            self._link.write(b"".join((edge.ok_lines, lines, size, body)))
+            self._finish()
+            return
         self._status = status
         self._line = status_line(status)
         self._headers = headers
         self._stage = HELD
-        self._send_first(body, more=False)
+        self._send_first(body, more=False, lines=lines)
 
     async def receive(self) -> Message:
         """Return `http.request` with all body bytes that have come, or `http.disconnect` (ASGI HTTP 2.4)."""
@@ -280,10 +289,12 @@ class Exchange:
         else:
             raise RuntimeError(f"unexpected ASGI message {kind!r}")
 
-    def _send_first(self, body: bytes, *, more: bool) -> None:
+    def _send_first(self, body: bytes, *, more: bool, lines: bytes = b"") -> None:
         """Write the head with the first body bytes."""
         edge = self._edge
         block, length, close, dated = encode_fields(self._headers)
+        if lines:
+            block = lines + block
         if close or edge.draining or not self.complete:
             self.keep_alive = False
         size = len(body)

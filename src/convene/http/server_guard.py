@@ -13,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from convene.http.batch import WriteBatch
+from convene.http.server_wire import OK_LINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -69,6 +70,7 @@ class Edge:
         "loop",
         "new_id",
         "now",
+        "ok_lines",
         "running",
         "settings",
         "start_task",
@@ -102,7 +104,8 @@ class Edge:
         self.draining = False
         self.now = loop.time()
         """Loop time of the last tick, in seconds: cheap and at most one tick old."""
-        self.date_line = b""
+        self.date_line = self.ok_lines = b""
+        """The `date` header, and the status line of success with it."""
         self._wall_now = wall_now
         self._date_s = -1
         self._addresses: dict[str, int] = {}
@@ -122,6 +125,7 @@ class Edge:
         if second != self._date_s:
             self._date_s = second
             self.date_line = b"date: %b\r\n" % formatdate(second, usegmt=True).encode()
+            self.ok_lines = OK_LINE + self.date_line
 
     def admit(self, connection: Watched, address: str) -> str | None:
         """Count a new connection. Returns which cap it passed (`address` or `total`), else None.

@@ -249,6 +249,18 @@ def test_whatever_the_limits_and_states_both_fields_parse_and_agree(data: st.Dat
         ), place
 
 
+@given(st.data())
+def test_the_lines_of_an_answer_say_what_its_fields_say(data: st.DataObject) -> None:
+    limits = tuple(data.draw(st.lists(st.one_of(RATES, SLOTS), max_size=8, unique_by=lambda limit: limit.counter)))
+    moves = data.draw(st.lists(STATE, min_size=len(limits), max_size=len(limits)))
+    states = tuple(
+        abs(move) if limit.kind == "slots" else NOW_US + move for limit, move in zip(limits, moves, strict=True)
+    )
+    ready = LimitHeaders(limits)
+    fields = ready.granted(NOW_US, states)
+    assert ready.lines(NOW_US, states) == b"".join(b"%b: %b\r\n" % field for field in fields)
+
+
 @given(st.integers(1, 10**9), st.sampled_from([60, 86_400]), st.integers(0, DAY_US))
 def test_what_is_left_fits_and_one_more_fits_t_seconds_later(amount: int, window_s: int, behind_us: int) -> None:
     """`r` and `t` against the definition: a cost fits if its arrival time is at most a window ahead."""

@@ -60,6 +60,27 @@ async def test_head_answers_keep_their_length_and_lose_their_body() -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+@pytest.mark.parametrize("status", [200, 201])
+@pytest.mark.parametrize("method", ["POST", "HEAD"])
+@pytest.mark.parametrize("closes", [False, True])
+async def test_finished_lines_stand_in_the_head_as_headers_do(*, status: int, method: str, closes: bool) -> None:
+    """The shortcut for the commonest answer, and each way around it, say the same."""
+
+    async def by_lines(scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope["extensions"][DIRECT].respond(status, [], b"four", b"content-type: text/plain\r\nx-a: 1\r\n")
+
+    async def by_headers(scope: Scope, _receive: Receive, _send: Send) -> None:
+        scope["extensions"][DIRECT].respond(status, [(b"content-type", b"text/plain"), (b"x-a", b"1")], b"four")
+
+    answers = []
+    for app in (by_lines, by_headers):
+        line = Line(app)
+        answers.append(await line.feed(request(method, "/", "connection: close" if closes else "")))
+        await line.end()
+    assert answers[0] == answers[1]
+    assert b"\r\nx-a: 1\r\n" in answers[0]
+
+
 async def test_a_second_answer_and_a_header_that_would_split_it_are_refused() -> None:
     seen: list[str] = []
 
