@@ -42,6 +42,7 @@ class ClientLeftError(Exception):
 class Call:
     """One request. `status` is set once a head has been sent, for the access log.
 
+    `notes`: kept for the next request of the connection with the same head, where our own server says so.
     `broke_off`: its answer is a stream that ended in an error frame.
     """
 
@@ -53,6 +54,7 @@ class Call:
         "common",
         "cross_origin_allowed",
         "headers",
+        "notes",
         "outcome",
         "params",
         "path",
@@ -74,6 +76,7 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         extensions = scope.get("extensions")
         self._direct: Direct | None = extensions.get(DIRECT) if extensions else None
+        self.notes: dict[str, object] | None = None if self._direct is None else self._direct.notes
         self.receive = receive
         self.send = send
         self.request_id = ""

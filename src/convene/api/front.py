@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from convene.api.call import CLIENT_LEFT, Call, ClientLeftError
 from convene.api.limit_headers import ReadyHeaders
@@ -26,13 +26,26 @@ if TYPE_CHECKING:
     from convene.api.cors import Cors
     from convene.api.routes import Route, Router
     from convene.clock import Clock
-    from convene.serving.base import Gatekeeper
+    from convene.serving.base import Gatekeeper, Principal
 
     Witness = Callable[[Call, float], None]
 
 log = logging.getLogger("convene.front")
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}").fullmatch
 _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+
+
+SAME: Final = "front"
+
+
+class _Same:
+    """Where a head leads that comes again, and whose it is: both follow from its bytes while the key holds."""
+
+    __slots__ = ("principal", "route")
+
+    def __init__(self, route: Route, principal: Principal) -> None:
+        self.route = route
+        self.principal = principal
 
 
 class Lifespan:
@@ -111,9 +124,8 @@ class Front:
                 return
             if self._loopback_only:
                 _check_host(call, origin)
-            route, call.params = self._router.find(scope["method"], scope["path"])
-            call.path = route.path
-            if not self._is_known(call, route):
+            route = self._same(call) or self._find(call)
+            if call.principal is None and not route.open:
                 await self._identify(call, route)
             endpoint = route.endpoint
             await endpoint(call)
@@ -133,16 +145,31 @@ class Front:
             for witness in self._witnesses:
                 witness(call, duration_s)
 
-    def _is_known(self, call: Call, route: Route) -> bool:
-        """Take in who is calling where that is known at once, as is common: no coroutine of its own for it."""
-        if route.open:
-            return True
-        key = call.headers.get(b"authorization")
+    def _same(self, call: Call) -> Route | None:
+        """Return where the request leads if its connection has sent the same head before, and take in whose it is."""
+        notes = call.notes
+        same = None if notes is None else notes.get(SAME)
+        if type(same) is not _Same or not self.gatekeeper.still(same.principal):
+            return None
+        route, call.principal = same.route, same.principal
+        call.path = route.path
+        return route
+
+    def _find(self, call: Call) -> Route:
+        """Return where the request leads, and take in who is calling where that is known at once, as is common.
+
+        Raises `NotFound` and `MethodNotAllowed` as the router, `Unauthorized` as the gatekeeper.
+        """
+        scope = call.scope
+        route, call.params = self._router.find(scope["method"], scope["path"])
+        call.path = route.path
+        key = None if route.open else call.headers.get(b"authorization")
         known = None if key is None else self.gatekeeper.admit(key.decode("latin-1"))
-        if known is None or route.scope not in known.scopes:
-            return False
-        call.principal = known
-        return True
+        if known is not None and route.scope in known.scopes:
+            call.principal = known
+            if call.notes is not None and not call.params:
+                call.notes[SAME] = _Same(route, known)
+        return route
 
     async def _identify(self, call: Call, route: Route) -> None:
         """Find out who is calling and whether that may use this route. Raises `Unauthorized`, `Forbidden`.

@@ -113,6 +113,10 @@ DIRECT: Final = "convene.direct"
 class Direct(Protocol):
     """What does for a small plain request what `receive` and `send` do, without their four coroutines."""
 
+    notes: dict[str, object] | None
+    """Where the application may keep what it has worked out of the head: it comes back with every request of the
+    connection that has the same head, but for the length of its body. None while the head is not known yet."""
+
     def take_body(self) -> bytes | None:
         """Return the whole body if it has come and none was taken, else None: then `receive` must be asked."""
         ...

@@ -88,6 +88,7 @@ class Exchange:
         "http_10",
         "is_head",
         "keep_alive",
+        "notes",
         "pending",
         "scope",
         "task",
@@ -101,6 +102,7 @@ class Exchange:
         self._edge = edge
         self.is_head = self.http_10 = self.expects_continue = self.complete = self.gone = self._told_end = False
         self.pending = self._line = b""
+        self.notes: dict[str, object] | None = None
         self.task: asyncio.Task[None] | None = None
         self._stage, self._framing = NOTHING, MUTE
         self._status = self._left = 0

@@ -29,6 +29,7 @@ from convene.http.base import DIRECT
 from convene.http.server_asgi import ASGI
 from convene.http.server_exchange import Exchange
 from convene.http.server_guard import address_key
+from convene.http.server_known import LESSONS, KnownHead, learn
 from convene.http.server_wire import DRAINING, Refusal, encode_refusal, read_target
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
     """One client. Made by the server's protocol factory; the event loop, the parser and the ticker call it."""
 
     __slots__ = (
+        "_at_start",
         "_body_bytes",
         "_body_ends",
         "_body_mark",
@@ -112,7 +114,9 @@ class Connection(asyncio.Protocol):
         "_idle_since",
         "_incoming",
         "_key",
+        "_known",
         "_length",
+        "_lessons",
         "_linger_ends",
         "_odd",
         "_parser",
@@ -159,6 +163,10 @@ class Connection(asyncio.Protocol):
         self._body_bytes = self._body_mark = self._raw = self._trailers = 0
         self._host = self._target_read = b""
         self._scope: dict[str, Any] = {}
+        self._known: KnownHead | None = None
+        self._lessons = LESSONS
+        self._at_start = True
+        """The parser stands before a request of which it has seen nothing."""
         self._expect_head()
 
     def _expect_head(self) -> None:
@@ -225,6 +233,10 @@ class Connection(asyncio.Protocol):
         if self._current is not None and self._incoming is not self._current:
             self._hold(data)
             return
+        known, from_start = self._known, self._at_start
+        if known is not None and from_start and self._current is None and self._take_known(known, data):
+            return
+        self._at_start = False
         self._feeding = len(data)
         try:
             self._parser.feed_data(data)
@@ -234,6 +246,8 @@ class Connection(asyncio.Protocol):
             self._parse_failed(fault)
         # The common case first: one whole request came in one piece.
         if (self._incoming is None and self._current is not None) or self._sealed:
+            if from_start and self._lessons:
+                self._learn_head(data)
             return
         if self._incoming is None:
             self._after_part_of_head(data)
@@ -333,6 +347,28 @@ class Connection(asyncio.Protocol):
             self._end_message()
 
     # --- reading ---------------------------------------------------------------------------------------------------
+
+    def _take_known(self, known: KnownHead, data: bytes) -> bool:
+        """Serve a whole request whose head was read before, without reading it again. Return whether it was one."""
+        body, edge = known.take(data), self._edge
+        if body is None or edge.draining or len(body) > self._settings.body_bytes_max:
+            return False
+        scope = known.scope(edge.state)
+        exchange = Exchange(self, edge, scope, keep_alive=True)
+        scope["extensions"] = {DIRECT: exchange}
+        exchange.pending, exchange.complete, exchange.notes = body, True, known.notes
+        self._run(exchange)
+        return True
+
+    def _learn_head(self, data: bytes) -> None:
+        """Keep the head of a request that came whole and alone, to know the next one by it."""
+        current = self._current
+        if current is None or self._waiting or self._sealed or not current.keep_alive:
+            return
+        self._known = learn(data, current.scope)
+        if self._known is not None:
+            self._at_start = True
+            self._lessons -= 1
 
     def _watch(self, name: bytes, value: bytes) -> None:
         """Note a header that decides about framing or trust, other than the length."""

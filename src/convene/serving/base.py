@@ -216,6 +216,10 @@ class Gatekeeper(Protocol):
         """Return who holds this header's key if that is known without a look-up, else None. Raises `Unauthorized`."""
         ...
 
+    def still(self, principal: Principal) -> bool:
+        """Whether `admit` or `look_up` would give this very principal to the key that they gave it to before."""
+        ...
+
     async def look_up(self, authorization: str | None) -> Principal:
         """Return who holds this header's key, asking the store. Raises `Unauthorized`."""
         ...

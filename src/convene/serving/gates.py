@@ -19,6 +19,11 @@ class ClosedGate:
         del authorization
         raise Busy("The server is starting.", retry_after_s=1)
 
+    def still(self, principal: Principal) -> bool:
+        """Nobody was admitted."""
+        del principal
+        return False
+
     async def look_up(self, authorization: str | None) -> Principal:
         """Refuse."""
         self.admit(authorization)
@@ -32,6 +37,10 @@ class LocalGate:
         """Admit."""
         del authorization
         return LOCAL
+
+    def still(self, principal: Principal) -> bool:
+        """Say yes of the local operator."""
+        return principal is LOCAL
 
     async def look_up(self, authorization: str | None) -> Principal:
         """Admit."""

@@ -102,6 +102,8 @@ class KeyRing:
         self._accounts = accounts
         self._default_plan = default_plan
         self._known: dict[bytes, _Known] = {}
+        self._holders: dict[int, _Known] = {}
+        """The same by the identity of their principals."""
         self._refused: dict[bytes, _Refusal] = {}
         self._generation = 0
         self._version: int | None = None
@@ -127,6 +129,11 @@ class KeyRing:
             _refuse(refusal.message)
         return None
 
+    def still(self, principal: Principal) -> bool:
+        """Whether the key that this principal was given to holds as it did then; False asks for `admit`."""
+        known = self._holders.get(id(principal))
+        return known is not None and known.principal is principal and known.expires_at > self._clock.now()
+
     async def look_up(self, authorization: str | None) -> Principal:
         """Return who holds this header's key, asking the store.
 
@@ -148,7 +155,8 @@ class KeyRing:
             # Whatever was read before a change seen meanwhile may be stale: it serves this request, not the next.
             if generation == self._generation:
                 expires_at = float("inf") if record.expires_at is None else record.expires_at
-                self._known[parts.digest] = _Known(principal, expires_at)
+                known = _Known(principal, expires_at)
+                self._known[parts.digest] = self._holders[id(principal)] = known
             return principal
         if len(self._refused) >= _REFUSALS_MAX:
             self._refused.clear()
@@ -330,6 +338,7 @@ class KeyRing:
     def _forget(self) -> None:
         self._generation += 1
         self._known.clear()
+        self._holders.clear()
         self._refused.clear()
 
 

@@ -13,6 +13,7 @@ from convene.api.cors import Cors
 from convene.api.front import Front, Lifespan
 from convene.api.routes import Route, Router
 from convene.errors import ConveneError, Malformed, RateLimited, Unauthorized
+from convene.http.base import DIRECT
 from convene.serving.base import Principal
 from fakes import FakeClock
 from unit.api.asgi_doubles import Connection
@@ -35,6 +36,9 @@ class Gate:
         if authorization is None:
             raise Unauthorized("No key.")
         return WHO if authorization == "Bearer known" else None
+
+    def still(self, principal: Principal) -> bool:
+        return principal is WHO
 
     async def look_up(self, authorization: str | None) -> Principal:
         self.looked_up += 1
@@ -94,6 +98,55 @@ async def test_a_key_known_by_heart_costs_no_look_up_and_another_does() -> None:
     connection = asked(headers=[(b"authorization", b"Bearer stored")])
     await ask(app, connection)
     assert (connection.status, gate.looked_up) == (200, 1)
+
+
+class Remembering:
+    """The extension of a server that knows the head again: `notes` are all that counts here."""
+
+    def __init__(self, notes: dict[str, object]) -> None:
+        self.notes = notes
+
+    def take_body(self) -> bytes | None:
+        return b""
+
+    def respond(self, status: int, headers: object, body: bytes, lines: bytes = b"") -> None:
+        del headers, lines
+        self.answer = status, body
+
+
+class HeldGate(Gate):
+    """A gate whose answers can be made void."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.admitted = 0
+        self.holds = True
+
+    def admit(self, authorization: str | None) -> Principal | None:
+        self.admitted += 1
+        if not self.holds:
+            raise Unauthorized("Revoked.")
+        return super().admit(authorization)
+
+    def still(self, principal: Principal) -> bool:
+        return self.holds and super().still(principal)
+
+
+@pytest.mark.req("KEY-02")
+async def test_a_key_of_a_head_that_comes_again_is_asked_for_anew_once_anything_has_changed() -> None:
+    gate, notes = HeldGate(), dict[str, object]()
+    app = front(answer, [], gatekeeper=gate)
+
+    async def status() -> int:
+        direct = Remembering(notes)
+        connection = asked()
+        connection.scope["extensions"] = {DIRECT: direct}
+        await ask(app, connection)
+        return direct.answer[0]
+
+    assert [await status(), await status(), gate.admitted] == [200, 200, 1]
+    gate.holds = False
+    assert [await status(), gate.admitted] == [401, 2]
 
 
 @pytest.mark.req("ERR-04", "OPS-01")

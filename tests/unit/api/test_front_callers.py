@@ -46,6 +46,9 @@ class Gate:
             raise Unauthorized("No key.")
         return known[authorization]
 
+    def still(self, principal: Principal) -> bool:
+        return principal in (MEMBER, ADMIN, NOTHING)
+
     async def look_up(self, authorization: str | None) -> Principal:
         raise AssertionError(authorization)
 

@@ -552,3 +552,31 @@ async def test_a_key_whose_user_is_disabled_has_no_holder(clock: MovedClock) -> 
     assert await ring.holder(record.id) is not None
     await store.accounts.change_user("u", UserChange(disabled_at=2.0))
     assert await ring.holder(record.id) is None
+
+
+# Whether what was said of a key still holds.
+
+
+async def test_a_principal_holds_until_the_store_changes(ring: KeyRing) -> None:
+    text, record = await ring.create("one")
+    who = await ring.check(f"Bearer {text}")
+    assert ring.still(who)
+    await ring.revoke(record.id)
+    assert not ring.still(who)
+
+
+async def test_a_principal_holds_until_its_key_expires(ring: KeyRing, clock: MovedClock) -> None:
+    text, _ = await ring.create("one", expires_at=clock.at + 10)
+    who = await ring.check(f"Bearer {text}")
+    assert ring.still(who)
+    clock.at += 10
+    assert not ring.still(who)
+
+
+async def test_only_the_very_principal_that_was_given_holds(ring: KeyRing) -> None:
+    text, _ = await ring.create("one")
+    who = await ring.check(f"Bearer {text}")
+    assert not ring.still(msgspec.structs.replace(who))
+    ring._forget()
+    assert not ring.still(who), "another process may have changed the store"
+    assert await ring.check(f"Bearer {text}") is not who
