@@ -117,8 +117,7 @@ class Front:
         try:
             headers = call.headers
             call.name(self._request_id(headers.get(b"x-request-id")))
-            if b"traceparent" in headers:
-                call.trace_id = _trace_of(headers[b"traceparent"])
+            call.trace_id = _trace_of(headers.get(b"traceparent"))
             origin = headers.get(b"origin")
             if origin is not None and await self._cors.apply(call, origin):
                 return
@@ -205,9 +204,9 @@ class Front:
             await call.reply(status, body_of(fault), headers=headers_of(fault))
 
 
-def _trace_of(parent: bytes) -> str:
+def _trace_of(parent: bytes | None) -> str:
     """Return the trace id of a W3C `traceparent` header, empty if it is none."""
-    found = _TRACE_PARENT(parent)
+    found = None if parent is None else _TRACE_PARENT(parent)
     return "" if found is None else found[1].decode()
 
 

@@ -233,10 +233,13 @@ class Connection(asyncio.Protocol):
         if self._current is not None and self._incoming is not self._current:
             self._hold(data)
             return
-        known, from_start = self._known, self._at_start
-        if known is not None and from_start and self._current is None and self._take_known(known, data):
-            return
-        self._at_start = False
+        known = self._known
+        if known is None or self._current is not None or not self._at_start or not self._take_known(known, data):
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
+        """Give bytes to the parser, and see what came of them."""
+        from_start, self._at_start = self._at_start, False
         self._feeding = len(data)
         try:
             self._parser.feed_data(data)
@@ -248,8 +251,7 @@ class Connection(asyncio.Protocol):
         if (self._incoming is None and self._current is not None) or self._sealed:
             if from_start and self._lessons:
                 self._learn_head(data)
-            return
-        if self._incoming is None:
+        elif self._incoming is None:
             self._after_part_of_head(data)
         elif self._incoming is self._current:
             self._after_part_of_body()

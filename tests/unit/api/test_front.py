@@ -301,3 +301,35 @@ async def test_every_request_that_ended_is_told_of_once_and_counted_while_under_
     await ask(app, asked(headers=[]))
     assert told == [("/v1/x", 200, 0.0), ("/v1/x", 401, 0.0)]
     assert (seen, app.in_flight) == ([1], 0)
+
+
+class Taker(Remembering):
+    """Takes an answer as our own server does: headers, and lines that stand in the head as they are."""
+
+    def respond(self, status: int, headers: object, body: bytes, lines: bytes = b"") -> None:
+        self.answer = status, body
+        pairs = list(headers) if isinstance(headers, list) else []
+        pairs += [tuple(line.split(b": ", 1)) for line in lines.split(b"\r\n") if line]
+        self.headers = {name.decode(): value.decode() for name, value in pairs}
+        assert len(self.headers) == len(pairs), "each header once"
+
+
+@pytest.mark.parametrize("content_type", [b"application/json", b"text/plain"])
+@pytest.mark.parametrize("extra", [None, [(b"x-b", b"2")]])
+async def test_an_answer_at_once_says_what_an_answer_by_messages_says(
+    content_type: bytes, extra: list[tuple[bytes, bytes]] | None
+) -> None:
+    async def speak(call: Call) -> None:
+        call.common.append((b"x-a", b"1"))
+        await call.reply(202, b"body", content_type, extra)
+
+    headers = [(b"authorization", b"Bearer known"), (b"x-request-id", b"mine")]
+    taker, connection = Taker({}), asked(headers)
+    connection.scope["extensions"] = {DIRECT: taker}
+    await ask(front(speak, []), connection)
+    by_messages = asked(headers)
+    await ask(front(speak, []), by_messages)
+    told = {name.decode(): value.decode() for name, value in by_messages.sent[0]["headers"]}
+    assert told.pop("content-length") == "4", "our server counts it itself"
+    assert (taker.answer, taker.headers) == ((202, b"body"), told)
+    assert told["x-request-id"] == "mine"

