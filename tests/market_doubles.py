@@ -39,6 +39,7 @@ class Market:
         self.agents: dict[str, tuple[Found, Sequence[float | str | Heard]]] = {}
         self.asked: list[Asking] = []
         self.notes: list[tuple[str, AgentOutcome]] = []
+        self.given_up: list[tuple[str, str]] = []
         self.searches: list[str] = []
         self._anybody = anybody
 
@@ -72,6 +73,9 @@ class Market:
                 if isinstance(step, Heard) and step.kind in {"error", "needs_input", "payment", "end"}:
                     return
         yield END
+
+    async def give_up(self, agent: FoundAgent, asking: Asking) -> None:
+        self.given_up.append((agent.name, asking.call_key))
 
     async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
         assert seconds >= 0

@@ -222,18 +222,18 @@ TRAP-08 5 Test agents have a virtual environment to themselves.
 TRAP-09 5 `agentverse-client` is for tests and nothing else.
 TRAP-10 5 `agentverse-sdk[a2a]` wants `a2a-sdk[http-server]` beside it and starlette < 1.
 [agents §11]
-A2A-01 5 The card at `GET {base}/.well-known/agent-card.json` is how an agent is found: name, description, skills,
+A2A-01 proved The card at `GET {base}/.well-known/agent-card.json` is how an agent is found: name, description, skills,
     `capabilities.streaming`, `supportedInterfaces[{url, protocolBinding, protocolVersion}]`.
-A2A-02 5 The index entry is the card: name, description, and the skills for a README.
-A2A-03 5 A call is `create_client(...)` and `send_message(SendMessageRequest(message=Message(...)))`, iterated.
-A2A-04 5 `task`, `status_update`, `artifact_update` (with append) and `message` are the events.
-A2A-05 5 COMPLETED, FAILED, CANCELED and REJECTED are final; INPUT_REQUIRED and AUTH_REQUIRED wait for the user under
-    the same task_id.
-A2A-06 5 `get_task`, `cancel_task` and `subscribe` serve long work; `AuthInterceptor` carries credentials.
-A2A-07 5 Both a streamed answer (task, working, artifacts, completed) and a single `task` with all parts are
+A2A-02 proved The index entry is the card: name, description, and the skills for a README.
+A2A-03 proved A call is `create_client(...)` and `send_message(SendMessageRequest(message=Message(...)))`, iterated.
+A2A-04 proved `task`, `status_update`, `artifact_update` (with append) and `message` are the events.
+A2A-05 proved COMPLETED, FAILED, CANCELED and REJECTED are final; INPUT_REQUIRED and AUTH_REQUIRED wait for the user
+    under the same task_id.
+A2A-06 proved `get_task`, `cancel_task` and `subscribe` serve long work; `AuthInterceptor` carries credentials.
+A2A-07 proved Both a streamed answer (task, working, artifacts, completed) and a single `task` with all parts are
     understood.
-A2A-08 5 Wire 1.0 (`SendMessage`, `SendStreamingMessage`, `A2A-Version: 1.0`, `{"text":...}`, `TASK_STATE_COMPLETED`)
-    and wire 0.3 (`message/send`, `{"kind":"text",...}`, `completed`) are told apart.
+A2A-08 proved Wire 1.0 (`SendMessage`, `SendStreamingMessage`, `A2A-Version: 1.0`, `{"text":...}`,
+    `TASK_STATE_COMPLETED`) and wire 0.3 (`message/send`, `{"kind":"text",...}`, `completed`) are told apart.
 A2A-09 5 Agents of 0.3 alone are called as well, and our A2A server has `enable_v0_3_compat=True`.
 [agents §12]
 MCP-01 5 An MCP server is used by `Client("http://host/mcp", read_timeout_seconds=20)`, `list_tools()` and

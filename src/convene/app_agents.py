@@ -21,10 +21,12 @@ from convene.agents.base import AgentCard, Conversation, Heard, Verdict
 from convene.agents.breaker import Breaker
 from convene.agents.chat_protocol import ChatTalker, TalkTerms
 from convene.agents.courier import Courier
+from convene.agents.guarded import GuardedTalker
 from convene.agents.inbox import Inbox
 from convene.agents.letters import OWNER, Letters
 from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
+from convene.app_callers import Callers, HouseRules, Named
 from convene.app_egress import open_egress
 from convene.config import is_loopback
 from convene.errors import ConveneError, Failed, UpstreamFault
@@ -85,15 +87,21 @@ class Desk:
     """A `tools.agents_base.AgentDesk` over directories and talkers."""
 
     def __init__(
-        self, directories: Sequence[Directory], talkers: Sequence[Talker], me: str = "", depth: int = DEPTH
+        self,
+        directories: Sequence[Directory],
+        talkers: Sequence[Talker],
+        me: str = "",
+        depth: int = DEPTH,
+        rules: HouseRules | None = None,
     ) -> None:
         """Of one agent in several directories the first counts.
 
-        `me` is our address, `depth` the most agents that a question passes through.
+        `me` is our address, `depth` the most agents that a question passes through, `rules` are the operator's.
         """
         self._me = me
         self._depth = depth
         self._directories = tuple(directories)
+        self._rules = rules or HouseRules({})
         self._talkers: dict[AgentProtocol, Talker] = {talker.protocol: talker for talker in talkers}
 
     async def search(self, query: str, limit: int) -> Sequence[Found]:
@@ -108,7 +116,8 @@ class Desk:
                 raise answer
             else:
                 for one in answer:
-                    found.setdefault(one.address or one.url, one)
+                    if (admitted := self._rules.admit(one)) is not None:
+                        found.setdefault(one.address or one.url, admitted)
         if answers and all(isinstance(answer, ConveneError) for answer in answers):
             raise Failed("No directory of agents can be searched now.")
         ordered = sorted(found.values(), key=lambda one: -one.score)
@@ -125,7 +134,7 @@ class Desk:
                 unknown = True
             else:
                 if found is not None:
-                    return found
+                    return self._rules.admit(found)
         if unknown:
             raise Failed("A directory of agents cannot be asked now, so it is not known who that is.")
         return None
@@ -140,15 +149,24 @@ class Desk:
         if words:
             yield Heard(kind="error", text=words, metadata={"reason": "loop"})
             return
-        conversation = Conversation(
+        async for heard in talker.talk(card_of(agent), self._conversation(asking), asking.say):
+            yield heard
+
+    async def give_up(self, agent: FoundAgent, asking: Asking) -> None:
+        """Tell the agent that nobody waits for its answer any more."""
+        talker = self._talkers.get(agent.protocol)
+        if talker is not None:
+            await talker.give_up(card_of(agent), self._conversation(asking))
+
+    def _conversation(self, asking: Asking) -> Conversation:
+        """Return a question as talkers know it."""
+        return Conversation(
             owner=asking.owner,
             key=asking.conversation,
             call_key=asking.call_key,
             caller=asking.caller,
             hops=onward(asking.hops, asking.caller, self._me),
         )
-        async for heard in talker.talk(card_of(agent), conversation, asking.say):
-            yield heard
 
     async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
         """Tell every directory how a call went."""
@@ -192,15 +210,20 @@ class AgentParts:
         if settings.enabled and settings.directory:
             self._remote = Agentverse(settings.directory, self._egress, clock, settings.directory_key.reveal())
         remote = () if self._remote is None else (RemoteDirectory(self._remote),)
-        self.directories: tuple[Directory, ...] = (*directories, *remote) if settings.enabled else ()
+        self._rules = HouseRules(config.agent)
+        self.callers = Callers(settings, config.agent, self._egress, clock)
+        self._named = Named(config.agent, self.callers.describe, clock)
+        named = (self._named,) if self._named.anybody() else ()
+        self.directories: tuple[Directory, ...] = (*named, *directories, *remote) if settings.enabled else ()
         self._populated = populated if directories else lambda: False
         self.me: Identity | None = None
         self._inbox: Inbox | None = None
-        self._desk = Desk(self.directories, ())
+        self._desk = Desk(self.directories, (), rules=self._rules)
         self._tasks: list[asyncio.Task[None]] = []
         self.replies: Replies | None = None
         """Answers agents that ask us; without it they are not heard."""
         self._responder: Responder | None = None
+        self._aside: set[asyncio.Task[None]] = set()
 
     @property
     def address(self) -> str:
@@ -218,7 +241,7 @@ class AgentParts:
 
     def anybody(self) -> bool:
         """Whether there is anybody to be asked."""
-        return self.me is not None and (self._remote is not None or self._populated())
+        return self.me is not None and (self._remote is not None or self._named.anybody() or self._populated())
 
     def tools(self) -> Sequence[Tool]:
         """Return the tools (`tools.base.Toolbox`)."""
@@ -244,6 +267,12 @@ class AgentParts:
         """See `tools.agents_base.AgentDesk`."""
         return self._desk.ask(agent, asking)
 
+    async def give_up(self, agent: FoundAgent, asking: Asking) -> None:
+        """See `tools.agents_base.AgentDesk`; it is said aside, for an answer to a user waits for this to return."""
+        task = asyncio.get_running_loop().create_task(self._desk.give_up(agent, asking), name="an agent given up")
+        self._aside.add(task)
+        task.add_done_callback(self._aside.discard)
+
     async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
         """See `tools.agents_base.AgentDesk`."""
         await self._desk.note(agent, outcome, seconds)
@@ -264,10 +293,12 @@ class AgentParts:
 
     async def aclose(self) -> None:
         """End the background work."""
-        for task in self._tasks:
+        ending = (*self._tasks, *self._aside)
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
         self._tasks.clear()
+        await self._named.aclose()
         if self._responder is not None:
             await self._responder.aclose()
         if self._inbox is not None:
@@ -292,7 +323,9 @@ class AgentParts:
         )
         breaker = Breaker(self._clock.monotonic)
         talker = ChatTalker(courier, self._inbox, letters, breaker, self._clock, secret, terms)
-        self._desk = Desk(self.directories, (talker,), me.address, settings.depth)
+        chat = GuardedTalker(talker, self.callers.seats)
+        talkers = (chat, *self.callers.talkers(self._sessions, secret))
+        self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules)
 
     def _open_responder(self, replies: Replies, courier: Courier, secret: bytes, *, shared: bool) -> Responder:
         answering = self._settings.answering
@@ -344,8 +377,18 @@ def open_agents_egress(config: Config) -> Egress:
     """Return the way to agents: the guarded one, to loopback too where this server is there itself (decision 17)."""
     settings = config.egress
     allow = (*settings.allow, *LOOPBACK) if is_loopback(config.host) else settings.allow
-    wide = max(settings.open_max, OPEN_MAX), max(settings.open_per_host_max, OPEN_PER_HOST_MAX)
-    return open_egress(msgspec.structs.replace(settings, allow=allow, open_max=wide[0], open_per_host_max=wide[1]))
+    longest_s = max(settings.total_s, config.agents.total_s)
+    return open_egress(
+        msgspec.structs.replace(
+            settings,
+            allow=allow,
+            open_max=max(settings.open_max, OPEN_MAX),
+            open_per_host_max=max(settings.open_per_host_max, OPEN_PER_HOST_MAX),
+            # Every request to an agent names its own waits; an answer may take as long as agents are waited for.
+            total_s=longest_s,
+            first_byte_s=longest_s,
+        )
+    )
 
 
 def answers_agents(config: Config) -> bool:

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from convene.config_agentic import AgenticSettings
-from convene.config_agents import Agents, Answering
+from convene.config_agents import Agents, Answering, KnownAgent, agent_fault
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, PageSettings, fault_of
 from convene.config_images import IMAGE_SCRIPTS, Images
@@ -60,6 +60,7 @@ __all__ = [
     "Engine",
     "Idempotency",
     "Images",
+    "KnownAgent",
     "Limits",
     "Mcp",
     "Metasearch",
@@ -265,6 +266,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     models: dict[str, Model] = msgspec.field(default_factory=dict)
     images: dict[str, Images] = msgspec.field(default_factory=dict)
     mcp: dict[str, Mcp] = msgspec.field(default_factory=dict)
+    agent: dict[str, KnownAgent] = msgspec.field(default_factory=dict)
     plans: dict[str, Plan] = msgspec.field(default_factory=dict)
     prices: dict[str, Price] = msgspec.field(default_factory=dict)
     sources: dict[str, str] = msgspec.field(default_factory=dict)
@@ -322,7 +324,15 @@ _SCHEMA = Schema(
         "runs": Runs,
         "sessions": Sessions,
     },
-    {"upstreams": Upstream, "models": Model, "images": Images, "mcp": Mcp, "plans": Plan, "prices": Price},
+    {
+        "upstreams": Upstream,
+        "models": Model,
+        "images": Images,
+        "mcp": Mcp,
+        "agent": KnownAgent,
+        "plans": Plan,
+        "prices": Price,
+    },
 )
 _BUILT_IN_UPSTREAMS = frozenset({"engine", "scripted"})
 _KEY_NAMES = ("CONVENE_API_KEY", "ASI1_API_KEY", "ASI_ONE_API_KEY", "ASI_API_KEY", "ASIONE_API_KEY", "ASI_LLM_KEY")
@@ -383,6 +393,8 @@ def secrets_of(config: Config) -> tuple[str, ...]:
     found += config.search.secrets
     for server in config.mcp.values():
         found += server.secrets
+    for agent in config.agent.values():
+        found += agent.secrets
     return tuple(dict.fromkeys(secret.reveal() for secret in found if secret))
 
 
@@ -476,6 +488,7 @@ def _check(config: Config) -> None:
     _check_search(config)
     for name, server in config.mcp.items():
         _check_mcp(config, name, server)
+    _check_agents(config)
     known = {*config.upstreams, *_BUILT_IN_UPSTREAMS}
     for name, model in config.models.items():
         for wanted in model.upstream:
@@ -557,6 +570,16 @@ def _check_mcp(config: Config, name: str, server: Mcp) -> None:
         message = f"must be absolute, http:// or https://, without user, query or #, not {_without_user(server.url)}"
         raise _fault(config, ("mcp", name, "url"), message)
     _check_proxy(config, ("mcp", name), server.proxy)
+
+
+def _check_agents(config: Config) -> None:
+    for name, agent in config.agent.items():
+        setting, message = agent_fault(name, agent)
+        if not message and agent.url and not _is_web_root(agent.url):
+            setting = "url"
+            message = f"must be absolute, http:// or https://, without user, query or #, not {_without_user(agent.url)}"
+        if message:
+            raise _fault(config, ("agent", name, setting), message)
 
 
 def _check_upstream(config: Config, name: str, upstream: Upstream) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Final, Literal
 
 import msgspec
 
 from convene.agent_hops import DEPTH, HOPS_MAX
 from convene.config_values import About, Secret
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+"""What may stand after `@` in a message."""
+_ADDRESS: Final = re.compile(r"agent1q[02-9ac-hj-np-z]{58}")
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +56,45 @@ class Agents(msgspec.Struct, frozen=True, kw_only=True):
     total_s: Annotated[float, About("Wait for an agent's whole answer", "s", at_least=0.1)] = 240.0
     quiet_s: Annotated[float, About("Silence that ends an answer without an end mark", "s", at_least=0.05)] = 2.0
     openers: Annotated[tuple[str, ...], About("Agents that want a start of the session before the first message")] = ()
+    open_per_agent_max: Annotated[
+        int, About("Questions to one agent at the same time; one user or team has half of them", at_least=1)
+    ] = 32
     depth: Annotated[
         int, About("Most agents that a question passes through, this server included", at_least=1, at_most=HOPS_MAX)
     ] = DEPTH
     answering: Answering = Answering()
+
+
+class KnownAgent(msgspec.Struct, frozen=True, kw_only=True):
+    """`[agent.NAME]`: one agent that the operator names; `@NAME` addresses it."""
+
+    url: Annotated[str, About("Of an A2A agent, its card or an MCP server, as https://host")] = ""
+    address: Annotated[str, About("Of an agent of the Agent Chat Protocol, as agent1q...; then url is empty")] = ""
+    protocol: Annotated[Literal["auto", "a2a", "mcp"], About("What is spoken at url; auto: whatever answers there")] = (
+        "auto"
+    )
+    enabled: Annotated[bool, About("false: it is neither found nor asked, by whatever name")] = True
+    api_key: Annotated[Secret, About("Key sent to url as Authorization: Bearer")] = Secret()
+    headers: Annotated[dict[str, Secret], About("Further headers sent to url")] = msgspec.field(default_factory=dict)
+    description: Annotated[str, About("What it is good for, instead of its own words")] = ""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """Whatever of it must never be shown."""
+        return (self.api_key, *self.headers.values())
+
+    @property
+    def id(self) -> str:
+        """What it is known by."""
+        return self.address or self.url
+
+
+def agent_fault(name: str, agent: KnownAgent) -> tuple[str, str]:
+    """Return the setting and what is wrong with it, both empty if nothing is. URLs are looked at elsewhere."""
+    if not _NAME.fullmatch(name):
+        return "url", "needs a name of at most 40 letters, digits, -, _ and ."
+    if bool(agent.url) == bool(agent.address):
+        return "url", "or address, one of them, says where the agent is"
+    if agent.address and not _ADDRESS.fullmatch(agent.address):
+        return "address", "must be agent1q and 58 more letters and digits"
+    return "", ""

@@ -75,6 +75,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     redirects_max: int = 3
     body_bytes_max: int | None = None
     total_s: float | None = None
+    silence_s: float | None = None
+    """The longest wait for the head, and between two pieces of the body."""
 
 
 class Hop(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,7 +256,7 @@ class Egress:
                 headers=headers,
                 body=body,
                 connect_s=rules.connect_s,
-                first_byte_s=rules.first_byte_s,
+                first_byte_s=min(rules.first_byte_s, request.silence_s or rules.first_byte_s),
                 total_s=max(0.001, end_at - asyncio.get_running_loop().time()),
                 body_bytes_max=body_bytes_max,
             )

@@ -49,6 +49,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "models": config.Model,
     "images": config.Images,
     "mcp": config.Mcp,
+    "agent": config.KnownAgent,
     "plans": config.Plan,
     "prices": config.Price,
 }

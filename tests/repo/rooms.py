@@ -23,6 +23,7 @@ SEES_ALL: Final = frozenset(
             "app_agents",
             "app_answering",
             "app_books",
+            "app_callers",
             "app_egress",
             "app_mcp",
             "app_images",

@@ -73,14 +73,16 @@ def test_the_folders_are_the_platforms(tmp_path: Path, monkeypatch: pytest.Monke
 def test_every_setting_is_declared_with_a_help_text(tmp_path: Path) -> None:
     text = '[upstreams.a]\nbase_url = "http://a"\n[models.m]\nhidden = false\n'
     text += "[plans.p]\nrequests_per_day = 1\n[prices.q]\ninput = 1\n[mcp.s]\nurl = 'http://s'\n"
-    text += "[images.i]\nbase_url = 'http://i'\n"
+    text += "[images.i]\nbase_url = 'http://i'\n[agent.g]\nurl = 'http://g'\n"
     lines = list(describe(load({}, HOME, with_file(tmp_path, text))))
     config = load({}, HOME, tmp_path)
     sections = nested(config)
     entries = (config.upstreams["a"], config.models["m"], config.plans["p"], config.prices["q"], config.mcp["s"])
     sections += [value for one in sections for value in nested(one)]
-    fields = sum(len(one.__struct_fields__) for one in (config, *sections, *entries, config.images["i"]))
-    not_settings = {"upstreams", "models", "images", "mcp", "plans", "prices", "sources", "notices"}
+    fields = sum(
+        len(one.__struct_fields__) for one in (config, *sections, *entries, config.images["i"], config.agent["g"])
+    )
+    not_settings = {"upstreams", "models", "images", "mcp", "agent", "plans", "prices", "sources", "notices"}
     assert len(lines) == fields - len(sections) - len(not_settings)
     assert all(one.help for one in lines)
 

@@ -95,6 +95,10 @@ class Talker(Protocol):
         """
         ...
 
+    async def give_up(self, card: AgentCard, conversation: Conversation) -> None:
+        """Tell the agent, where its protocol can, that nobody waits for the answer of this call. Never raises."""
+        ...
+
 
 class Verdict(msgspec.Struct, frozen=True):
     """How our inbox answers what was posted to it; `error` is for the agent's log."""

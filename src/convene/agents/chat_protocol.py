@@ -10,9 +10,8 @@ asked in it: an answer names no question (ACP-03).
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -22,10 +21,11 @@ from convene.agents import chat_codec as codec
 from convene.agents.answer_rules import Listening, Patience, Unreadable, attachments_of, is_answer, text_of
 from convene.agents.base import Heard
 from convene.agents.letters import Sent, uuid_of
+from convene.agents.one_at_a_time import OneAtATime
 from convene.errors import StoreFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from convene.agents.answer_rules import Said
     from convene.agents.base import AgentCard, Conversation
@@ -92,7 +92,7 @@ class ChatTalker:
         self._clock = clock
         self._secret = secret
         self._terms = terms
-        self._turns: dict[str, tuple[asyncio.Lock, list[None]]] = {}
+        self._turns = OneAtATime()
 
     async def talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
         """Ask and yield what is heard (`base.Talker`)."""
@@ -117,6 +117,9 @@ class ChatTalker:
         finally:
             self._judge(card.address, reason)
 
+    async def give_up(self, card: AgentCard, conversation: Conversation) -> None:
+        """Do nothing: the protocol cannot say it, and what comes later is told in the next turn (END-04)."""
+
     def _judge(self, agent: str, reason: str) -> None:
         if reason in {"timed_out", "unreachable"}:
             self._breaker.fault(agent)
@@ -135,7 +138,7 @@ class ChatTalker:
     async def _talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
         agent, call = card.address, conversation.call_key
         session = uuid_of(self._secret, "session", conversation.owner, conversation.key, agent)
-        async with self._alone(session):
+        async with self._turns.alone(session):
             await self._letters.open(session, agent)
             slot = self._inbox.listen(session, agent)
             try:
@@ -225,19 +228,6 @@ class ChatTalker:
                 for found in await self._letters.waiting(slot.session, call):
                     if found[1].at >= sent.at:
                         yield found
-
-    @asynccontextmanager
-    async def _alone(self, session: str) -> AsyncIterator[None]:
-        """Wait until no other question is under way in a session."""
-        lock, waiting = self._turns.setdefault(session, (asyncio.Lock(), []))
-        waiting.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            waiting.pop()
-            if not waiting:
-                del self._turns[session]
 
 
 def _read(letter: Letter) -> Said:

@@ -135,6 +135,10 @@ class AgentDesk(Protocol):
         """Ask and yield what is heard (`agents.base.Talker.talk`)."""
         ...
 
+    async def give_up(self, agent: FoundAgent, asking: Asking) -> None:
+        """Tell the agent that nobody waits for its answer any more; never raises."""
+        ...
+
     async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
         """Take in how a call went; never raises."""
         ...

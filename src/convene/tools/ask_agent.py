@@ -92,6 +92,7 @@ class AskAgent:
                 await self._listen(heard, agent, asking, context)
         except TimeoutError:
             heard.run_out()
+            await self._desk.give_up(agent, asking)
         seconds = asyncio.get_running_loop().time() - began
         await self._desk.note(agent, heard.outcome, seconds)
         return heard.result(seconds)

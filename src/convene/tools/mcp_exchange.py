@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import convene
+from convene.event_stream import EventStream, EventTooLarge
 from convene.http import base as http
 from convene.tools.mcp_codec import (
     MODERN,
@@ -35,7 +36,6 @@ from convene.tools.mcp_codec import (
     read_messages,
 )
 from convene.tools.mcp_headers import encode_value
-from convene.tools.mcp_stream import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -382,7 +382,11 @@ class _Reading:
             if self._left < 0:
                 raise NotMcp("the answer is too large")
         asks: list[Ask] = []
-        for data in self.stream.feed(chunk):
+        try:
+            events = self.stream.feed(chunk)
+        except EventTooLarge as error:
+            raise NotMcp(str(error)) from error
+        for data in events:
             for message in read_messages(data):
                 if isinstance(message, Note):
                     self._hear(message)

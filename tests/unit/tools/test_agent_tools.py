@@ -88,7 +88,9 @@ async def test_what_is_no_answer_is_said(end: Heard, told: str, outcome: str, fa
 
 @pytest.mark.req("SESSION-05")
 async def test_a_request_that_can_wait_no_longer_goes_on_without_the_agent_and_says_so() -> None:
-    result = await ask(Market().add("rome", 100.0, "too late"), wait_s=0.01)
+    market = Market().add("rome", 100.0, "too late")
+    result = await ask(market, wait_s=0.01)
+    assert market.given_up == [("rome", market.asked[0].call_key)]
     assert result.failed
     assert "had not answered" in result.text
     assert [notice.code for notice in result.notices] == ["agent_late"]

@@ -1,7 +1,7 @@
-"""The event streams of MCP as a byte machine: bytes in, events with their ids out (WHATWG HTML 9.2.6). Pure.
+"""The event streams of MCP and A2A as a byte machine: bytes in, events with their ids out (WHATWG HTML 9.2.6). Pure.
 
-Unlike the reader of models' answers (`providers/sse.py`), which must be fast, this one keeps `id` and `retry`, by
-which a broken stream is taken up again.
+Called by `tools/mcp_exchange.py` and `agents/a2a_wire.py`. Unlike the reader of models' answers (`providers/sse.py`),
+which must be fast, this one keeps `id` and `retry`, by which a broken stream is taken up again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from convene.tools.mcp_codec import NotMcp
-
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _BOM: Final = b"\xef\xbb\xbf"
 _ID: Final = re.compile(rb"([!-~]([ -~]{0,1022}[!-~])?)?")
 """What may stand in a header; other ids are no use."""
 _RETRY_DIGITS_MAX: Final = 7
+
+
+class EventTooLarge(ValueError):
+    """An event, or a line, above the cap."""
 
 
 class EventStream:
@@ -37,7 +39,7 @@ class EventStream:
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes, return the data of the events they complete; events without data are none.
 
-        Raises `NotMcp` for an event above the cap. A CR at the end of a chunk waits for what follows it.
+        Raises `EventTooLarge` for an event above the cap. A CR at the end of a chunk waits for what follows it.
         """
         self._held += chunk
         events: list[bytes] = []
@@ -50,7 +52,7 @@ class EventStream:
         del self._held[:start]
         self._searched = max(0, len(self._held) - 1)
         if len(self._held) + self._size > self._bytes_max:
-            raise NotMcp("an event is too large")
+            raise EventTooLarge("an event is too large")
         return events
 
     def _take(self, line: bytes, events: list[bytes]) -> None:
@@ -69,7 +71,7 @@ class EventStream:
         if field == b"data":
             self._size += len(line)
             if self._size > self._bytes_max:
-                raise NotMcp("an event is too large")
+                raise EventTooLarge("an event is too large")
             self._data.append(value)
         elif field == b"id" and _ID.fullmatch(value):
             self._id = value.decode()

@@ -1,4 +1,4 @@
-"""The event streams of MCP, however their bytes are cut."""
+"""Event streams, however their bytes are cut."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convene.tools.mcp_codec import NotMcp
-from convene.tools.mcp_stream import EventStream
+from convene.event_stream import EventStream, EventTooLarge
 
 STREAM = (
     b"\xef\xbb\xbf: hello\n\nid: a1\nretry: 250\ndata: \n\n"
@@ -64,7 +63,7 @@ def test_a_retry_that_is_no_number_of_milliseconds_is_none(line: bytes) -> None:
 
 @pytest.mark.parametrize("piece", [b"data: " + b"x" * 60 + b"\n", b"y" * 60])
 def test_an_event_above_the_cap_is_refused(piece: bytes) -> None:
-    with pytest.raises(NotMcp):
+    with pytest.raises(EventTooLarge):
         read(*[piece] * 3, bytes_max=100)
 
 
@@ -86,6 +85,6 @@ def test_the_cuts_between_chunks_change_nothing(cuts: list[int], end: bytes) -> 
 def test_whatever_comes_is_read_or_refused(chunks: list[bytes]) -> None:
     try:
         events, _ = read(*chunks, bytes_max=100)
-    except NotMcp:
+    except EventTooLarge:
         return
     assert sum(map(len, events)) <= sum(map(len, chunks))
