@@ -21,7 +21,7 @@ from convene.http.base import Timeouts
 from convene.http.client import ClientOptions
 from convene.providers.base_images import ImageCapabilities
 from convene.providers.images_a1111 import A1111Images, A1111Settings
-from convene.providers.images_comfy import ComfyImages, WorkflowUnfit
+from convene.providers.images_comfy import ComfyImages, PlaceUnfit, WorkflowUnfit
 from convene.providers.images_host import ImageHostSettings
 from convene.providers.images_local import LocalImages, LocalImagesSettings
 from convene.providers.images_openai import OpenAIImages
@@ -236,5 +236,7 @@ def _workflow(name: str, wanted: Images, clock: Clock, client: Client, settings:
     try:
         workflow = msgspec.json.decode(Path(wanted.workflow).read_bytes(), type=dict)
         return ComfyImages(client, settings, workflow, clock, wanted.places)
+    except PlaceUnfit as fault:
+        raise ConfigError(f"images.{name}.places: {fault}", param=f"images.{name}.places") from fault
     except (OSError, msgspec.DecodeError, WorkflowUnfit) as fault:
         raise ConfigError(f"images.{name}.workflow: {fault}", param=f"images.{name}.workflow") from fault

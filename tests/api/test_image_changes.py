@@ -89,6 +89,27 @@ async def test_pictures_may_come_as_data_urls_in_json_and_never_as_addresses(dra
     assert len(hosts.seen["/v1/images/edits"]) == 1
 
 
+@pytest.mark.parametrize("images", [[], None, [{"image_url": data_url(b"no picture")}], [{"image_url": "data:,"}]])
+async def test_what_is_wrong_with_pictures_in_json_names_the_field_they_came_in(draws: Any, images: Any) -> None:  # noqa: ANN401
+    async with draws() as served:
+        answer = await post(served, "/v1/images/edits", model="painter", prompt=PROMPT, images=images)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "images"), answer.text
+    assert "'images'" in error["message"]
+
+
+async def test_hosts_do_not_learn_where_a_picture_was_taken(draws: Any, hosts: ImageHosts) -> None:  # noqa: ANN401
+    exif = Image.Exif()
+    exif[0x010F] = "Ann's camera"
+    told = io.BytesIO()
+    Image.open(io.BytesIO(png(64, 64))).save(told, "jpeg", exif=exif, comment=b"at home")
+    async with draws() as served:
+        await served.sdk.images.edit(model="painter", image=("home.jpg", told.getvalue()), prompt=PROMPT)
+    [form] = hosts.seen["/v1/images/edits"]
+    assert b"Content-Type: image/jpeg" in form or b"content-type: image/jpeg" in form
+    assert [word for word in (b"Ann's camera", b"at home", b"home.jpg") if word in form] == []
+
+
 BOMB = png(1, 1)[:16] + b"\x00\x00\xff\xff\x00\x00\xff\xff" + png(1, 1)[24:]
 
 

@@ -108,6 +108,22 @@ async def test_every_documented_size_is_drawn(draws: Any, size: str | None, foun
     assert body["size"] == f"{found[0]}x{found[1]}"
 
 
+@pytest.mark.req("IMAGE-02")
+async def test_asi_ones_path_draws_1024x1024_unless_told_where_the_model_makes_that(draws: Any) -> None:  # noqa: ANN401
+    async with draws("automatic1111") as served:
+        told = {
+            path: [(await post(served, path, **size)).json()["size"] for size in ({}, {"size": "auto"}, {"size": ""})]
+            for path in ("/v1/image/generate", "/v1/images/generations")
+        }
+    assert told == {"/v1/image/generate": ["1024x1024", *["512x512"] * 2], "/v1/images/generations": ["512x512"] * 3}
+
+
+@pytest.mark.req("IMAGE-02")
+async def test_a_size_that_was_not_asked_for_is_never_a_reason_to_refuse(serve: Serve) -> None:
+    async with serve(images={"painter": Images(kind="scripted", side_max=512)}) as served:
+        assert (await post(served, "/v1/image/generate")).json()["size"] == "512x512"
+
+
 @pytest.mark.req("IMAGE-05", "IMAGE-10")
 @pytest.mark.parametrize("size", ["2048x512", "0x0", "big", "1024X1024"])
 async def test_any_other_size_is_a_400_that_names_the_field(draws: Any, hosts: ImageHosts, size: str) -> None:  # noqa: ANN401

@@ -123,6 +123,28 @@ async def test_as_many_pictures_come_as_were_asked_for_each_of_the_size_asked_fo
     assert model.ready() is None
 
 
+@pytest.mark.parametrize("status", [404, 405])
+@pytest.mark.parametrize("body", [b"", b'{"detail": "Not Found"}', b"<h1>404</h1>"])
+async def test_a_host_without_the_path_is_not_told_as_one_without_the_model(
+    client: HttpClient, hosts: ImageHosts, status: int, body: bytes
+) -> None:
+    hosts.fails = dict.fromkeys(("/v1/images/generations", "/v1/images/edits"), (status, body))
+    model = openai_at(client, hosts, can=ImageCapabilities(tasks=frozenset({"generate", "edit"})))
+    with pytest.raises(Unavailable, match=r"has no /images/generations; .* base_url"):
+        await drawn(model, ask())
+    source = SourceImage(png(8, 8), "image/png")
+    with pytest.raises(BadRequest, match="changes no pictures: its host has no /images/edits") as caught:
+        await drawn(model, ask(task="edit", images=(source,)))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "model")
+
+
+async def test_a_host_without_the_model_is_told_as_such(client: HttpClient, hosts: ImageHosts) -> None:
+    body = b'{"error": {"message": "The model `sdxl` does not exist", "code": "model_not_found"}}'
+    hosts.fails["/v1/images/generations"] = (404, body)
+    with pytest.raises(Unavailable, match="does not know the model"):
+        await drawn(openai_at(client, hosts), ask())
+
+
 async def test_what_a_host_says_of_a_bad_prompt_reaches_the_caller(model: ImageModel, hosts: ImageHosts) -> None:
     body = json.dumps({"error": {"message": "Your prompt was refused", "code": "content_policy_violation"}}).encode()
     hosts.fails = dict.fromkeys(("/v1/images/generations", "/sdapi/v1/txt2img", "/prompt"), (400, body))
@@ -350,6 +372,7 @@ def test_places_that_the_operator_names_go_before_those_that_are_found(hosts: Im
     client: Any = None  # nothing is asked
     found = images_comfy.find_slots(WORKFLOW, {"prompt": "7.text"})
     assert found["prompt"] == images_comfy.Slot("7", "text")
+    assert "negative_prompt" not in found
     without_latent = {name: node for name, node in WORKFLOW.items() if name != "5"}
     model = ComfyImages(client, settings(hosts.url), without_latent, SystemClock())
     assert model.capabilities.sizes == ((1024, 1024),)

@@ -62,6 +62,28 @@ def test_a_workflow_that_does_not_fit_names_the_setting(tmp_path: Path, text: st
 
 
 @pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({"colour": "6.text"}, "'colour' cannot be filled in"),
+        ({"prompt": "66.text"}, "there is no input '66.text'"),
+        ({"prompt": "6.words"}, "there is no input '6.words'"),
+        ({"prompt": "3.positive"}, "'3.positive' is linked to the node '6'"),
+        ({"prompt": "3.seed"}, "'3.seed' holds no text"),
+        ({"seed": "6.text"}, "'6.text' holds no whole number"),
+        ({"width": "5.width", "height": "5.width"}, "'5.width' is the place of two things"),
+    ],
+)
+def test_places_that_the_workflow_has_not_are_refused_at_the_start(
+    tmp_path: Path, places: dict[str, str], words: str
+) -> None:
+    workflow = tmp_path / "workflow.json"
+    workflow.write_text(json.dumps(WORKFLOW))
+    with pytest.raises(ConfigError, match=r"images\.c\.places") as caught:
+        models(c=Images(kind="comfyui", base_url=URL, workflow=str(workflow), places=places))
+    assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("lines", "words"),
     [
         ("base_url = 'nowhere'", "images.a.base_url must be an absolute"),

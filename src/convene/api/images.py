@@ -37,7 +37,8 @@ KEPT: Final[tuple[Header, ...]] = (
 )
 """A picture never changes, and is never taken for anything else."""
 DEFAULT_MODEL: Final = "asi1-mini"
-"""What ASI:One draws with when nothing is said (IMAGE-02)."""
+USUAL_SIZE: Final = "1024x1024"
+"""What ASI:One draws with, and how large, when nothing is said (IMAGE-02)."""
 IN_PLACE_MAX: Final = 1 << 20
 """Larger bodies, which hold pictures, are read in a thread."""
 BODIES: Final[dict[ImageTask, type[ImageBody | ImageEditBody | ImageVariationBody]]] = {
@@ -81,8 +82,10 @@ class ImageRequests:
             prompt="" if isinstance(asked, ImageVariationBody) else asked.prompt,
             task=self._task,
             sources=given.sources,
+            sources_param="images" if boundary is None else "image",
             mask=given.mask,
-            size=asked.size or "auto",
+            size=asked.size,
+            size_usual=USUAL_SIZE if self._milliseconds else "auto",
             count=asked.n or 1,
             seed=asked.seed,
             output_format=asked.output_format,

@@ -96,12 +96,20 @@ class ImageDeleted(msgspec.Struct, kw_only=True):
     deleted: Literal[True] = True
 
 
+class NoTokenDetails(msgspec.Struct):
+    """Of which kind the tokens were: there were none."""
+
+    image_tokens: int = 0
+    text_tokens: int = 0
+
+
 class NoTokens(msgspec.Struct):
-    """The usage of a picture: pictures are counted here, not tokens."""
+    """The usage of a picture, whole as OpenAI's clients want it: here pictures are counted and billed, not tokens."""
 
     total_tokens: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    input_tokens_details: NoTokenDetails = msgspec.field(default_factory=NoTokenDetails)
 
 
 class PictureEvent(msgspec.Struct, kw_only=True):

@@ -37,6 +37,7 @@ STOP_S: Final = 2.0
 SEED_MAX: Final = 2**63 - 1
 SLOTS: Final = ("prompt", "negative_prompt", "seed", "width", "height", "count")
 """What of a request can go into a workflow."""
+TEXTS: Final = ("prompt", "negative_prompt")
 
 Workflow = dict[str, Any]
 
@@ -50,6 +51,10 @@ class Slot(msgspec.Struct, frozen=True):
 
 class WorkflowUnfit(ValueError):
     """A workflow that cannot be filled in; the text tells the operator why."""
+
+
+class PlaceUnfit(WorkflowUnfit):
+    """A place of the operator's that is none in the workflow, or not for what goes there."""
 
 
 class ComfyImages:
@@ -166,17 +171,30 @@ def find_slots(workflow: Workflow, places: Mapping[str, str]) -> dict[str, Slot]
     for node in workflow.values():
         if not isinstance(node, dict) or not isinstance(node.get("inputs"), dict) or "class_type" not in node:
             raise WorkflowUnfit('it is not a workflow in API form; in ComfyUI use "Export (API)"')
-    slots = _follow(workflow)
+    named: dict[str, Slot] = {}
     for name, place in places.items():
         node, _, entry = place.partition(".")
         if name not in SLOTS:
-            raise WorkflowUnfit(f"'{name}' cannot be filled in; there are: {', '.join(SLOTS)}")
+            raise PlaceUnfit(f"'{name}' cannot be filled in; there are: {', '.join(SLOTS)}")
         if node not in workflow or entry not in workflow[node]["inputs"]:
-            raise WorkflowUnfit(f"it has no input {place!r}; write the number of a node, a dot and the input's name")
-        slots[name] = Slot(node, entry)
+            raise PlaceUnfit(f"there is no input {place!r}; write the number of a node, a dot and the input's name")
+        _check_place(name, place, workflow[node]["inputs"][entry])
+        if Slot(node, entry) in named.values():
+            raise PlaceUnfit(f"{place!r} is the place of two things")
+        named[name] = Slot(node, entry)
+    slots = {name: slot for name, slot in _follow(workflow).items() if slot not in named.values()} | named
     if "prompt" not in slots:
         raise WorkflowUnfit('it is not clear where the prompt goes; say it, as in prompt = "6.text"')
     return slots
+
+
+def _check_place(name: str, place: str, value: object) -> None:
+    """Look at what the workflow has in a place: it must be of the kind that goes there, and no link to a node."""
+    if isinstance(value, list):
+        raise PlaceUnfit(f"{place!r} is linked to the node {_linked(value)!r}; name an input that holds a value")
+    is_text = name in TEXTS
+    if not isinstance(value, str if is_text else int) or isinstance(value, bool):
+        raise PlaceUnfit(f"{place!r} holds no {'text' if is_text else 'whole number'}, so '{name}' cannot go there")
 
 
 def _follow(workflow: Workflow) -> dict[str, Slot]:

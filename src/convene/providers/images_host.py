@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import convene
-from convene.errors import Malformed
+from convene.errors import Malformed, Unavailable
 from convene.http import base as http
 from convene.providers.openai_faults import Blamed, judge_status, judge_transport
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from convene.clock import Clock
 
 ERROR_BYTES_MAX: Final = 64 * 1024
+DETAIL_CHARS: Final = 500
 PICTURE_BYTES_MAX: Final = 32 * 1024 * 1024
 """Largest picture that is taken from a host."""
 REPLY_BYTES_MAX: Final = 160 * 1024 * 1024
@@ -28,6 +29,10 @@ REPLY_BYTES_MAX: Final = 160 * 1024 * 1024
 IN_PLACE_MAX: Final = 4 * 1024 * 1024
 """Characters that are decoded on the loop: 4 ms."""
 _MAGIC: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF")
+
+
+class NoPath(Unavailable):
+    """The host has no such path."""
 
 
 class ImageHostSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +82,7 @@ class ImageHost:
 
         Raises:
             BadRequest: what the host refuses for the caller's sake.
+            NoPath: the host does not know the path.
             RateLimited, UpstreamFault: everything else.
         """
         settings = self._settings
@@ -91,7 +97,17 @@ class ImageHost:
                 response.close()
         except http.HttpError as error:
             raise judge_transport(error, self.blamed, begun=False).fault from error
+        if response.status in (404, 405) and b"model" not in words.lower():
+            raise self._no_path(response.status, path, words)
         raise judge_status(response.status, response.headers, words, self.blamed, self._clock.now()).fault
+
+    def _no_path(self, status: int, path: str, words: bytes) -> NoPath:
+        """Return the fault of a host that knows no such path, as its own words do not speak of a model."""
+        where = path.partition("?")[0]
+        message = f"The upstream '{self._settings.upstream}' has no {where}; the operator should check its base_url."
+        return NoPath(
+            message, detail=self.blamed.detail(f"status {status}", words[:DETAIL_CHARS].decode("utf-8", "replace"))
+        )
 
     def malformed(self, what: str) -> Malformed:
         """Return the fault of a reply that is none."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from convene.errors import BadRequest
 from convene.providers.base_images import ImageCapabilities, ImageMade
-from convene.providers.images_host import PICTURE_BYTES_MAX, ImageHost
+from convene.providers.images_host import PICTURE_BYTES_MAX, ImageHost, NoPath
 from convene.providers.multipart import encode_multipart
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 ALWAYS_BASE64: Final = ("gpt-image", "chatgpt-image")
 """Models that know no `response_format`, by the beginnings of their names."""
 _PATHS: Final = {"generate": "/images/generations", "edit": "/images/edits", "vary": "/images/variations"}
+_CANNOT: Final = {"edit": "changes no pictures", "vary": "varies no pictures"}
 _BOUNDARY_BYTES: Final = 16
 
 
@@ -62,7 +64,11 @@ class OpenAIImages:
             boundary = self._clock.token(_BOUNDARY_BYTES).hex()
             body = encode_multipart(boundary, {name: str(value) for name, value in fields.items()}, files)
             head = (("content-type", f"multipart/form-data; boundary={boundary}"), ("accept", "application/json"))
-            reply = self._host.read_object(await self._host.ask("POST", _PATHS[ask.task], body, head))
+            try:
+                reply = self._host.read_object(await self._host.ask("POST", _PATHS[ask.task], body, head))
+            except NoPath as fault:
+                message = f"This model {_CANNOT[ask.task]}: its host has no {_PATHS[ask.task]}."
+                raise BadRequest(message, code="unsupported_parameter", param="model", detail=fault.detail) from fault
         found = reply.get("data")
         if not isinstance(found, list) or not found:
             raise self._host.malformed("a reply without pictures")

@@ -35,9 +35,12 @@ class ImageRequest(msgspec.Struct, frozen=True, kw_only=True):
     task: ImageTask = "generate"
     sources: tuple[bytes, ...] = ()
     """The files of pictures that are to be changed or varied."""
+    sources_param: Literal["image", "images"] = "image"
+    """What the field with them is called, for faults."""
     mask: bytes | None = None
-    size: str = "auto"
-    """`WIDTHxHEIGHT`, `auto` or empty."""
+    size: str | None = "auto"
+    """`WIDTHxHEIGHT`, `auto` or empty; None: nothing was said, so `size_usual` where the model makes it."""
+    size_usual: str = "auto"
     count: int = 1
     seed: int | None = None
     output_format: ImageFormat | None = None

