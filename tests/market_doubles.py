@@ -48,6 +48,9 @@ class Market:
         self.agents[address] = (found(name, address, **fields), script)
         return self
 
+    def anybody(self) -> bool:
+        return self._anybody
+
     def tools(self) -> Sequence[Tool]:
         return (FindAgents(self), AskAgent(self)) if self._anybody else ()
 

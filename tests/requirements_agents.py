@@ -241,7 +241,7 @@ MCP-01 5 An MCP server is used by `Client("http://host/mcp", read_timeout_second
 MCP-02 proved 2026-07-28 (`mode="auto"`) and 2025-11-25 (`mode="legacy"`) are both spoken.
 MCP-03 proved One call has one complete result: `content[]`, `structured_content`, `is_error`.
 MCP-04 5 The index entry is name, instructions and list of tools.
-MCP-05 5 Our MCP server is an `MCPServer("name")` with `@s.tool()`, run as streamable HTTP or ASGI app.
+MCP-05 proved Our MCP server is an `MCPServer("name")` with `@s.tool()`, run as streamable HTTP or ASGI app.
 MCP-06 5 The code uses the names of 2.x (`mcp.server.mcpserver.MCPServer`, `streamable_http_client`, snake_case).
 MCP-07 5 `https://mcp.agentverse.ai/sse` and `https://mcp-lite.agentverse.ai/mcp` can be configured like any agent.
 [agents §13]

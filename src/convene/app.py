@@ -15,7 +15,6 @@ import msgspec
 
 import convene
 from convene.api.access import AccessLog
-from convene.api.agent_inbox import AgentInbox
 from convene.api.chat import ChatCompletions
 from convene.api.cors import Cors
 from convene.api.docs import Docs
@@ -165,7 +164,7 @@ class App:
         anybody = self.agents.anybody if tools is None else None
         self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, anybody)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
-        self.answering = AnsweringParts(config, self._turns, catalog, self.runs, self.agents)
+        self.answering = AnsweringParts(config, clock, self._turns, catalog, self.runs, self.agents)
         self._embedder = Embedder(catalog, admission or Open(), clock)
         self._replays: Replays | None = None
         self._kept_answers = Kept()
@@ -179,7 +178,7 @@ class App:
             show_model=models.show,
             **self._readers(),
             **self.runs.endpoints(streams),
-            **_inbox(self.agents),
+            **self.answering.endpoints(streams),
             alive=health.alive,
             ready=health.ready,
             **self.accounts.endpoints(),
@@ -327,11 +326,6 @@ class App:
     def drain(self) -> None:
         """From now on not ready."""
         self.draining = True
-
-
-def _inbox(agents: AgentParts) -> dict[str, Endpoint]:
-    inbox = AgentInbox(agents)
-    return {"agent_inbox": inbox.post, "agent_probe": inbox.probe}
 
 
 def _metrics_page(config: Config, metrics: Metrics, shelf: Shelf | None) -> MetricsPage:

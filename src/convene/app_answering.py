@@ -8,12 +8,14 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+from convene.api.agent_inbox import AgentInbox
+from convene.api.mcp import McpServer
 from convene.app_books import allowances_by_plan
 from convene.errors import ConveneError
 from convene.events import TextDelta
 from convene.serving.agent_callers import AgentCallers, KnownCallers
 from convene.serving.answering import AgentAnswering, AnsweringTerms
-from convene.serving.base_answering import Question
+from convene.serving.base_answering import AgentFound, Question
 from convene.serving.base_runs import RunEnded
 
 if TYPE_CHECKING:
@@ -21,13 +23,17 @@ if TYPE_CHECKING:
 
     from convene.agents.questions import Question as AgentQuestion
     from convene.agents.responder import Reply
+    from convene.api.routes import Endpoint
+    from convene.api.stream import Streams
     from convene.app_agents import AgentParts
     from convene.app_runs import RunParts
+    from convene.clock import Clock
     from convene.config import Config
     from convene.serving.base import Catalog, Principal, Turns
     from convene.serving.base_answering import Answering, AskedTurn
     from convene.serving.base_runs import Run, RunDesk
     from convene.serving.runs import KeptRuns
+    from convene.tools.agents_base import FoundAgent
 
 TALK: Final = "acp:"
 """Before the name of a conversation over the Agent Chat Protocol."""
@@ -37,14 +43,30 @@ FAILED: Final = "The answer could not be finished."
 class AnsweringParts:
     """Everything about answering agents, of one application."""
 
-    def __init__(self, config: Config, turns: Turns, catalog: Catalog, runs: RunParts, agents: AgentParts) -> None:
+    def __init__(
+        self, config: Config, clock: Clock, turns: Turns, catalog: Catalog, runs: RunParts, agents: AgentParts
+    ) -> None:
         settings = config.agents.answering
         terms = AnsweringTerms(
             model=settings.model, history_turns=settings.history_turns, history_bytes=settings.history_bytes
         )
         self.answering = AgentAnswering(turns, catalog, runs.sessions, terms)
         self.callers = AgentCallers(settings.plan, allowances_by_plan(config)[settings.together])
+        self.lookup = Lookup(agents)
+        self._inbox = AgentInbox(agents)
+        self._config = config
+        self._clock = clock
         agents.replies = AgentReplies(self.answering, self.callers, runs.runs)
+
+    def endpoints(self, streams: Streams) -> dict[str, Endpoint]:
+        """Return the endpoints by their names in `api.table.Endpoints`."""
+        mcp = McpServer(self.answering, self.lookup, streams, self._clock.token, self._config.public_url)
+        return {
+            "agent_inbox": self._inbox.post,
+            "agent_probe": self._inbox.probe,
+            "mcp": mcp.post,
+            "mcp_other": mcp.refuse,
+        }
 
     def holder(self, key_id: str) -> Principal | None:
         """Return who is behind the key id of an agent; None: it is none."""
@@ -53,6 +75,38 @@ class AnsweringParts:
     def known(self, keys: Mapping[str, Principal]) -> Mapping[str, Principal]:
         """Return who is behind every key id, agents' included."""
         return KnownCallers(keys, self.callers)
+
+
+class Lookup:
+    """Implements `base_answering.AgentLookup`."""
+
+    def __init__(self, agents: AgentParts) -> None:
+        self._agents = agents
+
+    def anybody(self) -> bool:
+        """See `AgentLookup.anybody`."""
+        return self._agents.anybody()
+
+    async def search(self, query: str, limit: int) -> list[AgentFound]:
+        """See `AgentLookup.search`."""
+        return [_shown(one) for one in await self._agents.search(query, limit)]
+
+    async def find(self, name: str) -> AgentFound | None:
+        """See `AgentLookup.find`."""
+        found = await self._agents.find(name.strip())
+        return None if found is None else _shown(found)
+
+
+def _shown(agent: FoundAgent) -> AgentFound:
+    return AgentFound(
+        agent=agent.address or agent.url,
+        name=agent.name,
+        protocol=agent.protocol,
+        handle=agent.handle,
+        description=agent.description,
+        skills=tuple(agent.skills),
+        reachable=agent.reachable,
+    )
 
 
 class AgentReplies:

@@ -41,3 +41,15 @@ def check_same_origin(call: Call, public_url: str = "") -> None:
         is_own = scheme in {"http", "https"} and host != "" and (host == asked or origin == public_url.lower())
     if not is_own:
         raise Forbidden("This change was not sent by a page of this server. Open /account and try again.")
+
+
+def check_page(call: Call, public_url: str = "") -> None:
+    """Raise `Forbidden` if a page of a browser asks that is neither of this machine, of this server nor an allowed one.
+
+    For protocols of programs: a page that has made its own name lead to this machine sends that name as its origin.
+    """
+    origin = (call.header(b"origin") or "").lower()
+    if not origin or call.cross_origin_allowed or (public_url and origin == public_url.lower().rstrip("/")):
+        return
+    if not is_loopback_host(origin.partition("://")[2]):
+        raise Forbidden("Pages of this origin may not ask here; the operator lists those that may in cors_origins.")

@@ -11,6 +11,7 @@ from convene.api import shapes, shapes_tools, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 from convene.api.table_accounts import account_routes
+from convene.api.table_asked import asked_routes
 from convene.api.table_images import image_routes
 from convene.api.table_runs import run_routes
 
@@ -66,6 +67,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     delete_session: Endpoint
     agent_inbox: Endpoint
     agent_probe: Endpoint
+    mcp: Endpoint
+    mcp_other: Endpoint
     alive: Endpoint
     ready: Endpoint
 
@@ -122,6 +125,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
         *_usage(to),
         *account_routes(to),
         *_agents(to),
+        *asked_routes(to),
         *_probes(to),
         *_refusals(),
     )

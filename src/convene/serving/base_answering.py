@@ -73,3 +73,32 @@ class Answering(Protocol):
     async def remember(self, owner: str, conversation: str, key: str, said: str, answered: str) -> None:
         """Keep a turn of a conversation; again under the same key changes nothing. Never raises."""
         ...
+
+
+class AgentFound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An agent of the marketplace, as callers from outside see it."""
+
+    agent: str
+    """How it is named in a call: its address, or its URL."""
+    name: str
+    protocol: str
+    handle: str = ""
+    description: str = ""
+    skills: tuple[str, ...] = ()
+    reachable: bool = True
+
+
+class AgentLookup(Protocol):
+    """Finds agents for callers from outside. Raises `ConveneError` if no directory can be asked."""
+
+    def anybody(self) -> bool:
+        """Whether there is a marketplace at all."""
+        ...
+
+    async def search(self, query: str, limit: int) -> list[AgentFound]:
+        """Return the agents that fit best, best first."""
+        ...
+
+    async def find(self, name: str) -> AgentFound | None:
+        """Return the agent of an address, a handle or a URL."""
+        ...
