@@ -160,7 +160,7 @@ PICK-02 proved From all hits the model picks one agent and says why:
     `{"address","id","type","user_query","queries","queries_matched","reasoning","contract"?}`.
 PICK-03 5 A call goes `started, message_dispatched, response_received, success, failed`, with
     `{"address","seconds","timed_out"}` for its time.
-PICK-04 5 A model says yes or no to whether the answer is what the README promised:
+PICK-04 proved A model says yes or no to whether the answer is what the README promised:
     `{"address","success","interaction_id","request","response","explanation","reasoning","from_verifier"}`.
 PICK-05 5 People's feedback is `{"address","positive","response"}` and leaves the score alone.
 PICK-06 proved Rank depends on chat protocol, README quality, own handle, being active, interactions, verification, and

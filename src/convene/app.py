@@ -161,8 +161,8 @@ class App:
         self.agents = AgentParts(config, clock, lambda: self._store.sessions)
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
-        anybody = self.agents.anybody if tools is None else None
-        self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, anybody)
+        agents = self.agents if tools is None else None
+        self.agent = make_agent(config, clock, self.tools, self.runs.runs, self.runs.sessions, agents)
         self._turns = Turns(catalog, admission or Open(), clock, self.agent)
         self.answering = AnsweringParts(config, clock, self._turns, catalog, self.runs, self.agents)
         self._embedder = Embedder(catalog, admission or Open(), clock)

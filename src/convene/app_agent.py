@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from convene.serving.agent import Agent, AgentSettings, Hooks
 from convene.serving.answer_text import AnswerText
+from convene.serving.judge import Judge
 from convene.serving.marketplace import Marketplace
 from convene.serving.planner import Planner
 from convene.serving.policy import LabelPolicy
@@ -18,8 +19,7 @@ from convene.serving.study import Study
 from convene.serving.terms import AgenticTerms
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from convene.app_agents import AgentParts
     from convene.app_tools import ToolRoom
     from convene.clock import Clock
     from convene.config import Config
@@ -40,21 +40,31 @@ def make_agent(
     room: ToolRoom,
     runs: RunRoom | None = None,
     memory: Memory | None = None,
-    agents: Callable[[], bool] | None = None,
+    agents: AgentParts | None = None,
 ) -> Agent:
     """Return the agent of a configuration; without `runs` and `memory` nothing of its turns is kept.
 
-    `agents` says whether there is anybody in the marketplace; without it the tools are asked.
+    `agents` says whether there is anybody in the marketplace, and keeps what is judged of their answers; without it the
+    tools are asked, and nothing is judged.
     """
+    judge = None if agents is None else Judge(agents.note_judged, config.agentic.judge)
     hooks = Hooks(
         policy=LabelPolicy(config.tools.allow_after_untrusted),
         text=AnswerText,
         preparations=(Recalling(), Research(), Study(memory), Marketplace()),
-        planner=lambda loop: Planner(loop, clock),
+        planner=lambda loop: Planner(loop, clock, judge),
+        judge=judge,
         runs=runs,
         memory=memory,
     )
-    return Agent(room, agent_settings(config), clock, hooks, general=room.general, agents=agents)
+    return Agent(
+        room,
+        agent_settings(config),
+        clock,
+        hooks,
+        general=room.general,
+        agents=None if agents is None else agents.anybody,
+    )
 
 
 def agent_settings(config: Config) -> AgentSettings:

@@ -35,7 +35,7 @@ from convene.tools.ask_agent import AskAgent
 from convene.tools.find_agents import FindAgents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from convene.agents.base import AgentProtocol, Talker
     from convene.agents.responder import Replies
@@ -170,7 +170,13 @@ class Desk:
 
     async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
         """Tell every directory how a call went."""
-        interaction = Interaction(agent=agent.address or agent.url, outcome=outcome, seconds=seconds)
+        await self._tell(Interaction(agent=agent.address or agent.url, outcome=outcome, seconds=seconds))
+
+    async def note_judged(self, agent: Mapping[str, object], useful: bool) -> None:  # noqa: FBT001 -- `judge.Judge`
+        """Tell every directory whether an answer did what was asked (PICK-04); `agent` as in `executable_data`."""
+        await self._tell(Interaction(agent=str(agent.get("address") or agent.get("url") or ""), useful=useful))
+
+    async def _tell(self, interaction: Interaction) -> None:
         for directory in self._directories:
             try:
                 await directory.note(interaction)
@@ -276,6 +282,10 @@ class AgentParts:
     async def note(self, agent: FoundAgent, outcome: AgentOutcome, seconds: float) -> None:
         """See `tools.agents_base.AgentDesk`."""
         await self._desk.note(agent, outcome, seconds)
+
+    async def note_judged(self, agent: Mapping[str, object], useful: bool) -> None:  # noqa: FBT001 -- `judge.Judge`
+        """Take in whether an agent's answer did what was asked; never raises."""
+        await self._desk.note_judged(agent, useful)
 
     async def start(self) -> None:
         """Become somebody, and let that be known. Raises `StoreFault`."""

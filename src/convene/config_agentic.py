@@ -32,6 +32,12 @@ class AgenticSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["cancel", "continue"],
         About("What a turn does when its client leaves and the request does not say: stop, or run to its end"),
     ] = "cancel"
+    judge: Annotated[
+        Literal["auto", "off"],
+        About(
+            "Whether the model judges what agents have answered, in a small round of its own: where it can, or never"
+        ),
+    ] = "auto"
     tool_calls_shape: Annotated[
         Literal["dual", "bare", "off"],
         About("How the server's own calls also stand in tool_calls of whole replies to requests without tools"),

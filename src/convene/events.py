@@ -119,6 +119,14 @@ class ToolRan(msgspec.Struct, frozen=True, kw_only=True):
     agent: dict[str, object] | None = None
 
 
+class Judged(msgspec.Struct, frozen=True):
+    """What the judge said of an agent's answer: of the last `ToolRan` with this id that nobody has judged."""
+
+    id: str
+    useful: bool
+    reason: str
+
+
 class Noticed(msgspec.Struct, frozen=True):
     """Something the caller should know, for `metadata.notices`."""
 
@@ -137,6 +145,7 @@ Event = (
     | StepChanged
     | Cited
     | ToolRan
+    | Judged
     | Noticed
 )
 
@@ -266,6 +275,13 @@ class Fold:
         """Which upstream answered; empty while none has."""
         return "" if self.began is None else self.began.upstream
 
+    def _judge(self, event: Judged) -> None:
+        for index in range(len(self.tools) - 1, -1, -1):
+            judged = _judged(self.tools[index], event)
+            if judged is not None:
+                self.tools[index] = judged
+                return
+
     def _add_rare(self, event: Event) -> None:
         match event:
             case RefusalDelta():
@@ -274,12 +290,23 @@ class Fold:
                 self.steps[event.id] = event
             case ToolRan():
                 self.tools.append(event)
+            case Judged():
+                self._judge(event)
             case Cited():
                 self.citations.append(event)
             case Noticed():
                 self.notices.append(event)
             case _:  # the common kinds were taken by `add`
                 pass
+
+
+def _judged(ran: ToolRan, event: Judged) -> ToolRan | None:
+    """Return the item with the verdict in its result; None if it is none that can be judged, or was."""
+    if ran.id != event.id or ran.agent is None or not isinstance(ran.result, dict) or "judged" in ran.result:
+        return None
+    return msgspec.structs.replace(
+        ran, result={**ran.result, "judged": {"useful": event.useful, "reason": event.reason}}
+    )
 
 
 def fold(events: Iterable[Event]) -> Fold:

@@ -36,8 +36,9 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str
     """Address or URL."""
-    outcome: Literal["success", "failed", "timed_out", "refused"]
-    seconds: float
+    outcome: Literal["success", "failed", "timed_out", "refused"] | None = None
+    """None: this is no call, only what the judge says of one that was noted before."""
+    seconds: float = 0.0
     useful: bool | None = None
     """Whether the answer did what was asked, by the judge's word; None: nobody has judged."""
     search_id: str = ""

@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     )
     from convene.serving.base_sessions import Memory
     from convene.serving.catalog import ChatDeployment
+    from convene.serving.judge import Judge
     from convene.serving.turn import Turn, Turns
     from convene.tools.base import Tool, Toolbox
 
@@ -99,6 +100,7 @@ class Hooks:
         text: Callable[[Job, RunView], CitedText] | None = None,
         preparations: Sequence[Preparation] = (),
         planner: Callable[[LoopDriver], Driver] | None = None,
+        judge: Judge | None = None,
         runs: RunRoom | None = None,
         memory: Memory | None = None,
     ) -> None:
@@ -110,6 +112,7 @@ class Hooks:
                 text passes as it is.
             preparations: go before the driver, in this order.
             planner: makes the driver of `planner_mode` from that of the loop; else there is none.
+            judge: judges what agents have answered; else nobody does.
             runs: keeps the runs; else nothing survives.
             memory: the sessions; else nothing is remembered.
         """
@@ -117,6 +120,7 @@ class Hooks:
         self.text: Callable[[Job, RunView], CitedText] = text or (lambda _, __: PlainText())
         self.preparations = preparations
         self.planner = planner
+        self.judge = judge
         self.runs = runs
         self.memory = memory
 
@@ -151,7 +155,7 @@ class Agent:
         if isinstance(self.runs, KeptRuns) and hooks.memory is not None:
             self.deferrals = Deferrals(hooks.memory, self.runs, clock)
         self._kept = KeptCalls(hooks.memory)
-        self._loop = LoopDriver(self._kept)
+        self._loop = LoopDriver(self._kept, hooks.judge)
         self._addressed = AddressedDriver(self._loop)
         self._planner = None if hooks.planner is None else hooks.planner(self._loop)
         self._preparations: tuple[Preparation, ...] = (self._kept, *hooks.preparations)
@@ -354,6 +358,7 @@ class Agent:
             result_share=settings.result_share,
             calls_at_once=settings.calls_at_once,
             currency=settings.currency,
+            judges=deployment.chat.upstream != EMBEDDED,
         )
 
     def _ceilings(self, job: Job, deployment: ChatDeployment) -> Ceilings:

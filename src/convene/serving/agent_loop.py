@@ -12,15 +12,22 @@ from convene.serving.tool_talk import ToolTalk
 if TYPE_CHECKING:
     from convene.events import FinishReason
     from convene.serving.base_agentic import AgenticRun
+    from convene.serving.judge import Judge
     from convene.serving.kept_calls import KeptCalls
 
 
 class LoopDriver:
     """The driver of every turn that nobody plans."""
 
-    def __init__(self, kept: KeptCalls) -> None:
-        """`kept` keeps what the server has done for a client that comes back with results of its own calls."""
+    def __init__(self, kept: KeptCalls, judge: Judge | None = None) -> None:
+        """Take what is needed.
+
+        Args:
+            kept: keeps what the server has done for a client that comes back with results of its own calls.
+            judge: judges what agents have answered; else nobody does.
+        """
         self._kept = kept
+        self._judge = judge
 
     async def drive(self, run: AgenticRun) -> FinishReason:
         """See `base_agentic.Driver`."""
@@ -34,6 +41,8 @@ class LoopDriver:
                     state = State(rounds=run.spent.rounds, calls=run.spent.calls, said=said, closing=closing)
                 case Call(calls, refused, client):
                     ran = await run.call(calls) if calls else []
+                    if ran and self._judge is not None:
+                        ran = await self._judge.weigh(run, ran)
                     if state.said is not None:
                         speech.tell(state.said, ran, refused, client)
                     state = State(rounds=run.spent.rounds, calls=run.spent.calls, handing=client, refused=bool(refused))

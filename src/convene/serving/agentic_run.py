@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from convene.events import Began, Fold, Noticed, ReasoningDelta, TextDelta, UsageReported
+from convene.events import Began, Fold, Judged, Noticed, ReasoningDelta, TextDelta, UsageReported
 from convene.messages import ToolChoice
 from convene.serving.admission import Lease
 from convene.serving.base import Outcome
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         Round,
         RunJournal,
         Shown,
+        Tell,
     )
     from convene.serving.base_steps import EndStatus, OpenStep, StepPlan
     from convene.serving.channel import Channel
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 _SEPARATOR: Final = "\n\n"
 """Between the texts of two rounds that both go into the answer."""
-_UNSEEN: Final = frozenset({Began, Noticed, UsageReported})
+_UNSEEN: Final = frozenset({Began, Judged, Noticed, UsageReported})
 """Events that make no frame of their own."""
 
 
@@ -80,6 +81,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
     result_share: float
     calls_at_once: int
     currency: str
+    judges: bool = True
 
 
 class Run:
@@ -109,6 +111,7 @@ class Run:
         """Whether the reader has got nothing yet."""
         self.wrote = False
         """Whether anything of the answer's text has gone out."""
+        self._judges = means.judges
         self._price = seat.deployment.terms.price
         self._plain_text = isinstance(self.text, PlainText)
         self._noticed: set[str] = set()
@@ -121,6 +124,11 @@ class Run:
     def capabilities(self) -> Capabilities:
         """What the model can do."""
         return self.chat.capabilities
+
+    @property
+    def judges(self) -> bool:
+        """See `AgenticRun.judges`."""
+        return self._judges
 
     def wait_s(self) -> float | None:
         """Return how much longer the request can wait for an agent; None: it need not."""
@@ -176,6 +184,10 @@ class Run:
         return await self._rounds.ask(
             generation, shown=shown, kind=kind, name=name, summary=summary, depends_on=depends_on, last=last
         )
+
+    async def aside(self, generation: Generation, plan: StepPlan, tell: Tell) -> Round:
+        """See `AgenticRun.aside`."""
+        return await self._rounds.aside(generation, plan, tell)
 
     async def call(self, calls: Sequence[ToolCall], *, depends_on: tuple[str, ...] = ()) -> list[Ran]:
         """See `AgenticRun.call`."""

@@ -14,6 +14,7 @@ HTTP, SQL or a vendor.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
@@ -26,7 +27,7 @@ from convene.tools.base import Label, ToolResult
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from convene.events import Event, Fold
     from convene.providers.base import Capabilities, Generation
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 Shown = Literal["content", "held", "reasoning", "hidden"]
 """Where a round's text goes: into the answer as it comes; into the answer at the round's end, unless the round calls
 something, then into the reasoning (decision 4); into the reasoning; nowhere."""
+Tell = Callable[[str], tuple[str, dict[str, object] | None]]
 RanStatus = Literal["done", "failed", "skipped"]
 SearchWay = Literal["off", "before", "tool"]
 """`before`: the server searches before the answer. `tool`: the model decides, with the tools `web_search` and
@@ -71,6 +73,8 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage = Usage()
     cost_micros: int = 0
     step_id: str = ""
+    replayed: bool = False
+    """It was said before a crash, and comes from the journal."""
 
 
 class Ran(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +85,8 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     result: ToolResult | None = None
     step_id: str = ""
+    judged: str = ""
+    """What the server itself has to say of the result, outside of what is quoted."""
 
 
 class RunView(msgspec.Struct, kw_only=True):
@@ -155,6 +161,11 @@ class AgenticRun(Protocol):
         """What the model can do."""
         ...
 
+    @property
+    def judges(self) -> bool:
+        """Whether the model can judge what others have answered."""
+        ...
+
     def emit(self, event: Event) -> None:
         """Hand an event on to the reader; never waits."""
         ...
@@ -198,6 +209,13 @@ class AgenticRun(Protocol):
         Raises:
             CeilingReached: the turn may not go on; drivers let it pass.
             ConveneError: the model failed; that fails the turn.
+        """
+        ...
+
+    async def aside(self, generation: Generation, plan: StepPlan, tell: Tell) -> Round:
+        """Have the model generate beside the loop, as a step of this plan: hidden, and no round of the ceilings.
+
+        `tell` makes the words and the detail with which the step ends of its text. Raises as `ask` does.
         """
         ...
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from convene.events import Event, StepKind
     from convene.providers.base import Generation
     from convene.serving.agentic_run import Run
-    from convene.serving.base_agentic import Shown
+    from convene.serving.base_agentic import Shown, Tell
     from convene.serving.base_steps import OpenStep
 
 TOO_LONG: Final = "context_length_exceeded"
@@ -69,7 +69,25 @@ class Rounds:
         run = self._run
         self._guard(last=last)
         run.spent.rounds += 1
-        can = run.capabilities
+        plan = StepPlan(
+            kind=kind,
+            name=name or run.model,
+            input=b'{"round":%d}' % run.spent.rounds,
+            depends_on=depends_on,
+            summary=summary,
+        )
+        return await self._take(generation, plan, _Said(run, self, shown))
+
+    async def aside(self, generation: Generation, plan: StepPlan, tell: Tell) -> Round:
+        """See `AgenticRun.aside`."""
+        run = self._run
+        which = ended_by(run.ceilings, run.spent)
+        if which is not None:
+            raise reach(which, run.ceilings, run.currency)
+        return await self._take(generation, plan, _Said(run, self, "hidden", tell))
+
+    async def _take(self, generation: Generation, plan: StepPlan, said: _Said) -> Round:
+        run, can = self._run, self._run.capabilities
         answer_max = generation.sampling.max_tokens
         beside = prompt_bytes(msgspec.structs.replace(generation, messages=()))
         window = Window.of(can.context_window, answer_max, beside, run.result_share)
@@ -77,20 +95,11 @@ class Rounds:
         size = beside + sum(map(message_bytes, fitted.messages))
         output_max = answer_max or can.output_tokens_max or can.context_window
         tokens, micros = run.lease.expect(size, output_max)
-        plan = StepPlan(
-            kind=kind,
-            name=name or run.model,
-            input=b'{"round":%d}' % run.spent.rounds,
-            depends_on=depends_on,
-            summary=summary,
-            reserved_tokens=tokens,
-            reserved_micros=micros,
-        )
+        plan = msgspec.structs.replace(plan, reserved_tokens=tokens, reserved_micros=micros)
         step = await run.open_quietly(plan)
         if step.recorded is not None:
-            return self._replay(step, shown)
+            return self._replay(step, said)
         await self._afford(step, size, output_max)
-        said = _Said(run, self, shown)
         if run.silent:  # a refusal of the very first round has its real status: nothing goes out before it answers
             said.waiting = step
         else:
@@ -152,10 +161,11 @@ class Rounds:
         cost = self._settle(said, size)
         found = said.found(step.id, cost)
         said.release(calls=bool(found.calls))
-        detail: dict[str, object] | None = None
+        words, detail = ("", None) if said.tell is None else said.tell(found.text)
         if found.calls:
             detail = {"calls": [call.name for call in found.calls]}
-        run.closing(step.close("done", msgspec.json.encode(found), usage=said.usage, cost_micros=cost, detail=detail))
+        kept = msgspec.json.encode(found)
+        run.closing(step.close("done", kept, summary=words, usage=said.usage, cost_micros=cost, detail=detail))
         run.outcome.by_step += ((step.id, cost),)
         return found
 
@@ -174,7 +184,7 @@ class Rounds:
         run.emit(UsageReported(said.usage))
         return cost
 
-    def _replay(self, step: OpenStep, shown: Shown) -> Round:
+    def _replay(self, step: OpenStep, said: _Said) -> Round:
         """Say again what was recorded: the reader sees it, the books do not."""
         run = self._run
         recorded = step.recorded
@@ -183,7 +193,6 @@ class Rounds:
         if recorded is None or recorded.status != "done":
             raise Malformed("The model's answer had broken off before the turn was taken up again.")
         found = _READ(recorded.output)
-        said = _Said(run, self, shown)
         for event in (ReasoningDelta(found.reasoning), TextDelta(found.text)):
             if event.text:
                 said.take(event)
@@ -194,7 +203,7 @@ class Rounds:
         run.spent.micros += found.cost_micros
         run.emit(UsageReported(found.usage))
         run.outcome.by_step += ((step.id, found.cost_micros),)
-        return msgspec.structs.replace(found, step_id=step.id)
+        return msgspec.structs.replace(found, step_id=step.id, replayed=True)
 
     def began(self, event: Began) -> None:
         """Tell the reader once who answers."""
@@ -207,8 +216,9 @@ class Rounds:
 class _Said:
     """What one round says, while it says it."""
 
-    def __init__(self, run: Run, rounds: Rounds, shown: Shown) -> None:
+    def __init__(self, run: Run, rounds: Rounds, shown: Shown, tell: Tell | None = None) -> None:
         self._run = run
+        self.tell = tell
         self._rounds = rounds
         self._shown = shown
         self._fold = Fold()

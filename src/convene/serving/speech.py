@@ -61,7 +61,7 @@ class NativeSpeech:
         for one in ran:
             tool = run.all_tools.get(one.call.name)
             spec = None if tool is None else tool.spec
-            messages.append(result_message(one.call, quote_result(one.call.name, one.text, spec)))
+            messages.append(result_message(one.call, quote_result(one.call.name, one.text, spec, one.judged)))
         messages += [result_message(call, REFUSED) for call in refused]
         run.add(*messages)
 

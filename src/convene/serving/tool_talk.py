@@ -59,7 +59,10 @@ class ToolTalk:
         run = self._run
         words = [
             quote_result(
-                one.call.name, one.text, None if (tool := run.all_tools.get(one.call.name)) is None else tool.spec
+                one.call.name,
+                one.text,
+                None if (tool := run.all_tools.get(one.call.name)) is None else tool.spec,
+                one.judged,
             )
             for one in ran
         ]

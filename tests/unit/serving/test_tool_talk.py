@@ -126,6 +126,8 @@ def test_a_move_is_read_as_it_was_written() -> None:
 async def test_instructions_of_the_client_stay_before_the_manual() -> None:
     model = Rounds(says(move("answer")), says("Hello."), can=NO_TOOLS)
     house = House(model)
-    await house.play(house.turn(Message(role="system", content="Be kind."), Message(role="user", content="hi")))
+    await house.play(
+        house.turn(Message(role="system", content="Be kind."), Message(role="user", content="Is it sunny?"))
+    )
     assert model.asked[0].messages[0].text().startswith("Be kind.\n\nYou can use tools.")
     assert model.asked[1].messages[0].text() == "Be kind."
