@@ -6,11 +6,14 @@ into these shapes, and `providers/` write them out again for their host.
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Final, Literal
 
 import msgspec
 
 Role = Literal["system", "user", "assistant", "tool"]
+
+_SENTENCE_END: Final = re.compile(r"(?<=[.?!;])\s+|\s*\n\s*")
 
 
 class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
@@ -89,3 +92,11 @@ class ResponseFormat(msgspec.Struct, frozen=True):
     schema: dict[str, object] | None = None
     strict: bool | None = None
     description: str | None = None
+
+
+def sentences_of(text: str) -> tuple[str, ...]:
+    """Return the sentences of a text as they stand in it, for models that are given one at a time.
+
+    They end at a mark with a space behind it, and at line ends; an abbreviation makes two of one, which does no harm.
+    """
+    return tuple(part.strip() for part in _SENTENCE_END.split(text) if part.strip())

@@ -38,6 +38,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     logit_bias: bool = True
     reasoning: bool = False
     penalties: bool = True
+    chains: bool = True
+    """Whether it calls a tool after it has seen what another returned; not published."""
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

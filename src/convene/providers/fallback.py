@@ -103,4 +103,5 @@ def shared_capabilities(every: Sequence[Capabilities]) -> Capabilities:
         logit_bias=all(each.logit_bias for each in every),
         reasoning=all(each.reasoning for each in every),
         penalties=all(each.penalties for each in every),
+        chains=all(each.chains for each in every),
     )

@@ -1,6 +1,6 @@
 """Chat on the embedded engine: a `ChatModel` that needs no account, no GPU and no network.
 
-    refuse what it cannot do ─► wait in line ─► a function to call? ─► arguments under a grammar ─► CallDelta
+    refuse what it cannot do ─► wait in line ─► functions to call? ─► arguments under a grammar ─► CallDelta
                                                      └ no ─► count, clamp ─► stream ─► text, held to a schema if asked
 
 Here: the order of one generation. Its parts: `local_line` (queue), `local_child` (requests and faults), `local_prompt`
@@ -27,12 +27,12 @@ from convene.providers.local_body import Defaults
 from convene.providers.local_child import ChildSettings, LocalChild
 from convene.providers.local_line import WaitingLine
 from convene.providers.local_prompt import refuse_parts, render_turns
-from convene.providers.local_tools import decide_call, write_arguments
+from convene.providers.local_tools import decide_calls, write_arguments
 from convene.providers.local_writer import LocalWriter, as_single, write_native_prompt, write_prompt
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
     from convene.clock import Clock
     from convene.engine.base import EngineSettings, LocalEngine
@@ -78,6 +78,7 @@ def describe_capabilities(engine: EngineSettings, settings: LocalSettings) -> Ca
         output_tokens_max=engine.context_per_slot - 1,
         temperature=settings.temperature,
         vision=False,
+        chains=settings.native_tools,
     )
 
 
@@ -170,21 +171,24 @@ class LocalChat:
 
     async def _serve(self, generation: Generation, shape: JsonShape | None) -> AsyncGenerator[Event]:
         """Call a function if one is meant, else answer with text."""
-        decision = await decide_call(generation, self._chooser)
+        decision = await decide_calls(generation, self._chooser)
         spent = Usage()
-        if decision.tool is not None:
-            called = await write_arguments(decision.tool, generation.messages, self._window, self._writer.write)
-            spent = called.usage
+        written: list[tuple[str, str]] = []
+        for meant in decision.meant:
+            called = await write_arguments(meant, generation.messages, self._window, self._writer.write)
+            spent += called.usage
             if called.arguments is not None:
-                for event in self._tell_call(decision.tool.name, called.arguments, generation.n):
-                    yield event
-                yield UsageReported(spent)
-                return
-            if decision.must:
-                raise Malformed(
-                    f"The embedded model could not fill in the arguments of {decision.tool.name!r}; "
-                    "simplify its parameters or ask a larger model."
-                )
+                written.append((meant.tool.name, called.arguments))
+        if written:
+            for event in self._tell_calls(written, generation.n):
+                yield event
+            yield UsageReported(spent)
+            return
+        if decision.must:
+            raise Malformed(
+                f"The embedded model could not fill in the arguments of {decision.meant[0].tool.name!r}; "
+                "simplify its parameters or ask a larger model."
+            )
         turns = render_turns(generation.messages)
         single = as_single(generation, tools=False)
         async with aclosing(self._talk(write_prompt(turns), turns, single, generation.n, shape, spent)) as events:
@@ -193,11 +197,12 @@ class LocalChat:
                 if isinstance(event, Began) and decision.notice:
                     yield Noticed("tools_unavailable", decision.notice)
 
-    def _tell_call(self, name: str, arguments: str, choices: int) -> Iterator[Event]:
-        """Give the same call to each choice: at temperature 0 every try would write the same."""
+    def _tell_calls(self, written: Sequence[tuple[str, str]], choices: int) -> Iterator[Event]:
+        """Give the same calls to each choice: at temperature 0 every try would write the same."""
         yield self._begin()
         for choice in range(choices):
-            yield CallDelta(0, arguments, self._clock.new_id("call_"), name, choice)
+            for index, (name, arguments) in enumerate(written):
+                yield CallDelta(index, arguments, self._clock.new_id("call_"), name, choice)
             yield Finished("tool_calls", choice)
 
     def _begin(self) -> Began:

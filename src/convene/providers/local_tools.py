@@ -1,9 +1,11 @@
-"""Calling a function with the embedded model: similarity says which, a grammar makes the arguments valid JSON.
+"""Calling functions with the embedded model: similarity says which, a grammar makes the arguments valid JSON.
 
     none asked / last word is a tool's result under auto ──► no call
     named ──► that one ─┐
     auto ──► chooser ───┼──► arguments by schema, temperature 0 ──► valid: a call
     required ► chooser ─┘      (cut off: once more with room)   └─► else no call (auto) or an error
+
+Under auto, sentences that ask for different functions call each of them, with that sentence as its request.
 
 Not here: how similarity is measured (`tool_choice`) and how the schema becomes a grammar (`grammar`). The words of the
 arguments are the model's best guess: they are well-formed, and often poor (engine.md 7.3). Called by `local`.
@@ -12,15 +14,19 @@ arguments are the model's best guess: they are well-formed, and often poor (engi
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import msgspec
 
 from convene.errors import BadRequest, Malformed, UpstreamFault
 from convene.providers.grammar import JsonShape, SchemaRefused, shape_schema
 from convene.providers.local_prompt import Turn, find_request, find_round, quote_data
+from convene.providers.tool_choice import Meant
 from convene.usage import Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from convene.messages import FunctionTool, Message
     from convene.providers.base import Generation
@@ -59,9 +65,9 @@ class Written(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """The function to call, or None; `must`: no call would be an error; `notice` says why tools were passed over."""
+    """The functions to call; `must`: no call would be an error; `notice` says why tools were passed over."""
 
-    tool: FunctionTool | None
+    meant: Sequence[Meant] = ()
     must: bool = False
     notice: str = ""
 
@@ -73,8 +79,8 @@ class Called(NamedTuple):
     usage: Usage
 
 
-async def decide_call(generation: Generation, chooser: ToolChooser | None) -> Decision:
-    """Say which function this request calls, if any.
+async def decide_calls(generation: Generation, chooser: ToolChooser | None) -> Decision:
+    """Say which functions this request calls, if any; more than one only under `auto` (OAI-12).
 
     After a tool's result `auto` answers with text (TOOLS-08): similarity alone would call the same function for ever.
     `required` still calls (TOOLS-11), first the functions that this round has not called yet.
@@ -85,35 +91,32 @@ async def decide_call(generation: Generation, chooser: ToolChooser | None) -> De
     """
     choice, tools = generation.tool_choice, _allow(generation)
     if not tools or choice.mode == "none":
-        return Decision(None)
+        return Decision()
+    request = find_request(generation.messages)
     if choice.mode == "named":
         for tool in tools:
             if tool.name == choice.name:
-                return Decision(tool, must=True)
+                return Decision([Meant(tool, request)], must=True)
         raise BadRequest(f"`tool_choice` names {choice.name!r}, which is not among `tools`.", param="tool_choice")
     must = choice.mode == "required"
     if not must and generation.messages[-1].role != "user":
-        return Decision(None)
+        return Decision()
     if must:
         called = {call.name for message in find_round(generation.messages) for call in message.tool_calls}
         tools = tuple(tool for tool in tools if tool.name not in called) or tools
         if len(tools) == 1:
-            return Decision(tools[0], must=True)
-    return await _choose(generation, chooser, tools, must=must)
-
-
-async def _choose(
-    generation: Generation, chooser: ToolChooser | None, tools: tuple[FunctionTool, ...], *, must: bool
-) -> Decision:
-    request = find_request(generation.messages)
+            return Decision([Meant(tools[0], request)], must=True)
     try:
         if chooser is None:
             raise Malformed("Choosing among functions takes an embedding model, and none is set up.")
-        return Decision(await chooser.choose(request, tools, must=must), must)
+        if not must and generation.parallel_tool_calls is not False:
+            return Decision(await chooser.choose_each(request, tools))
+        chosen = await chooser.choose(request, tools, must=must)
+        return Decision(() if chosen is None else [Meant(chosen, request)], must)
     except UpstreamFault as fault:
         if must:
             raise
-        return Decision(None, notice=f"The functions were not considered: {fault.message}")
+        return Decision(notice=f"The functions were not considered: {fault.message}")
 
 
 def _allow(generation: Generation) -> tuple[FunctionTool, ...]:
@@ -141,13 +144,50 @@ def shape_parameters(tool: FunctionTool) -> JsonShape | None:
     return shape if shape.starts == "{" else shape_schema(None)
 
 
-def write_turns(tool: FunctionTool, messages: tuple[Message, ...], chars: int) -> list[Turn]:
+def narrow_choices(parameters: dict[str, object], request: str) -> dict[str, object]:
+    """Return the schema with each choice among texts held to those that the request names word for word, if any.
+
+    The model copies what stands before it, and picks among choices by their order: of 16 sentences to pass on, offered
+    two at a time, it took the wrong one twice; with this none can be.
+    """
+    properties = parameters.get("properties")
+    if not isinstance(properties, dict):
+        return parameters
+    narrowed = {}
+    for name, schema in properties.items():
+        choices = schema.get("enum") if isinstance(schema, dict) else None
+        if isinstance(choices, list):
+            named = [one for one in choices if isinstance(one, str) and _is_named(one, request)]
+            if named:
+                narrowed[name] = schema | {"enum": named}
+    return parameters | {"properties": properties | narrowed} if narrowed else parameters
+
+
+def _is_named(choice: str, request: str) -> bool:
+    return bool(choice) and re.search(rf"(?<!\w){re.escape(choice)}(?!\w)", request, re.IGNORECASE) is not None
+
+
+def only_arguments(parameters: dict[str, object]) -> str | None:
+    """Return the arguments where a schema leaves no choice, one text each for all properties: that takes no model."""
+    properties, required = parameters.get("properties"), parameters.get("required")
+    if not isinstance(properties, dict) or not isinstance(required, list) or set(required) != set(properties):
+        return None
+    found = {}
+    for name, schema in properties.items():
+        choices = schema.get("enum") if isinstance(schema, dict) else None
+        if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], str):
+            return None
+        found[name] = choices[0]
+    return json.dumps(found, ensure_ascii=False) if found else None
+
+
+def write_turns(tool: FunctionTool, request: str, messages: tuple[Message, ...], chars: int) -> list[Turn]:
     """Return the prompt that asks for arguments, at most about `chars` characters long besides the examples.
 
     Half of them are for the request, the rest for the parameters, the description and the round's last results. Two
     worked examples before it: 26 of 40 own requests had every wanted word in the arguments, 23 without them.
     """
-    request = _cut_middle(find_request(messages), min(REQUEST_CHARS_MAX, chars // 2))
+    request = _cut_middle(request, min(REQUEST_CHARS_MAX, chars // 2))
     names = {call.id: call.name for message in messages for call in message.tool_calls}
     room = min(RESULT_CHARS_MAX, chars // 8)
     results = [
@@ -196,8 +236,15 @@ class Write(Protocol):
         ...
 
 
-async def write_arguments(tool: FunctionTool, messages: tuple[Message, ...], window: int, write: Write) -> Called:
+async def write_arguments(meant: Meant, messages: tuple[Message, ...], window: int, write: Write) -> Called:
     """Have the model write the arguments; a text that was cut off gets one more try with room for all of it."""
+    tool, request = meant
+    if tool.parameters is not None:
+        parameters = narrow_choices(tool.parameters, request)
+        only = only_arguments(parameters)
+        if only is not None:
+            return Called(only, Usage())
+        tool = msgspec.structs.replace(tool, parameters=parameters)
     shape = shape_parameters(tool)
     if shape is None:
         return Called("{}", Usage())
@@ -208,7 +255,7 @@ async def write_arguments(tool: FunctionTool, messages: tuple[Message, ...], win
     for tokens in (limit, 2 * limit):
         tokens_max = min(tokens, window // 2)
         room = window - tokens_max - EXAMPLES_TOKENS
-        written = await write(write_turns(tool, messages, room if plain else room // 3), shape, tokens_max)
+        written = await write(write_turns(tool, request, messages, room if plain else room // 3), shape, tokens_max)
         usage += written.usage
         if written.whole and shape.find_fault(written.text) is None:
             return Called(written.text, usage)
