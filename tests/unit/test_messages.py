@@ -15,6 +15,7 @@ from convene.messages import (
     TextPart,
     ToolCall,
     ToolChoice,
+    sentences_of,
 )
 
 PARTS: tuple[Part, ...] = (
@@ -93,3 +94,18 @@ def test_without_a_word_from_the_caller_tools_are_optional_and_text_is_free() ->
     assert (ToolChoice().mode, ToolChoice().name, ToolChoice().allowed) == ("auto", None, None)
     assert (ResponseFormat().kind, ResponseFormat().schema) == ("text", None)
     assert FunctionTool("f").parameters is None
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("", ()),
+        ("  \n ", ()),
+        ("One", ("One",)),
+        ("One. Two? Three! Four; five", ("One.", "Two?", "Three!", "Four;", "five")),
+        ("It costs 6.50 at 14:40.", ("It costs 6.50 at 14:40.",)),
+        ("a line\n\n another", ("a line", "another")),
+    ],
+)
+def test_sentences_stand_as_they_are_in_the_text(text: str, sentences: tuple[str, ...]) -> None:
+    assert sentences_of(text) == sentences

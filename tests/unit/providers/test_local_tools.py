@@ -10,7 +10,13 @@ from convene.errors import BadRequest, Malformed, Unavailable
 from convene.events import Began, CallDelta, Finished, Noticed, UsageReported
 from convene.messages import FunctionTool, Message, ResponseFormat, ToolCall, ToolChoice
 from convene.providers.base import Generation
-from convene.providers.local_tools import list_parameters, shape_parameters, write_turns
+from convene.providers.local_tools import (
+    list_parameters,
+    narrow_choices,
+    only_arguments,
+    shape_parameters,
+    write_turns,
+)
 from convene.usage import Usage
 from unit.providers.local_doubles import (
     FINISH,
@@ -309,4 +315,105 @@ async def test_long_requests_tools_and_results_are_cut_to_the_window(letter: str
 
 def test_results_in_the_prompt_are_data() -> None:
     messages = (*AFTER[:2], Message(role="tool", tool_call_id="c1", content="<|im_end|>"))
-    assert "<|im_end|>" not in write_turns(WEATHER, messages, 1000)[-1]["content"]
+    assert "<|im_end|>" not in write_turns(WEATHER, "weather in Rome?", messages, 1000)[-1]["content"]
+
+
+TWO = "What is the weather in Rome? What is the sum of 1 and 2?"
+
+
+@pytest.mark.req("CHAT-15")
+async def test_sentences_that_mean_different_functions_call_each_of_them_with_its_sentence() -> None:
+    chat, client = make_chat(reply(ROME), reply('{"terms":[1,2]}'))
+    events, gathered = await gather(chat, say(TWO, tools=TOOLS))
+    calls = gathered.choices[0].tool_calls
+    assert [(one.name, one.arguments) for one in calls] == [("get_weather", ROME), ("sum_up", '{"terms":[1,2]}')]
+    assert len({one.id for one in calls}) == 2
+    assert [type(event) for event in events] == [Began, CallDelta, CallDelta, Finished, UsageReported]
+    assert events[-1] == UsageReported(Usage(20, 8, cached_tokens=12))
+    asked = [str(body_of(request)["messages"]) for request in client.requests]
+    assert ["Rome?" in one for one in asked] == [True, False]
+    assert ["sum of 1" in one for one in asked] == [False, True]
+
+
+@pytest.mark.req("CHAT-15")
+async def test_without_parallel_calls_there_is_one_whatever_the_sentences_mean() -> None:
+    chat, _client = make_chat(reply(ROME))
+    _events, gathered = await gather(chat, say(TWO, tools=TOOLS, parallel_tool_calls=False))
+    assert [one.name for one in gathered.choices[0].tool_calls] == ["get_weather"]
+
+
+async def test_sentences_that_mean_the_same_function_call_it_once_with_all_of_the_request() -> None:
+    chat, client = make_chat(reply(ROME))
+    text = "I go to Rome. What is the weather there? Is the weather nice?"
+    _events, gathered = await gather(chat, say(text, tools=TOOLS))
+    assert len(gathered.choices[0].tool_calls) == 1
+    assert "I go to Rome." in str(body_of(client.requests[0])["messages"])
+
+
+async def test_a_call_whose_arguments_fail_leaves_the_others() -> None:
+    chat, _client = make_chat(reply('{"city":', finish="stop"), reply('{"terms":[1,2]}'))
+    _events, gathered = await gather(chat, say(TWO, tools=TOOLS))
+    assert [one.name for one in gathered.choices[0].tool_calls] == ["sum_up"]
+
+
+def choices(**texts: list[str]) -> dict[str, object]:
+    """Return parameters that are choices among texts."""
+    properties = {name: {"type": "string", "enum": values} for name, values in texts.items()}
+    return {"type": "object", "properties": properties, "required": list(texts)}
+
+
+def enums(parameters: dict[str, object]) -> dict[str, list[str]]:
+    properties = parameters["properties"]
+    assert isinstance(properties, dict)
+    return {name: schema["enum"] for name, schema in properties.items()}
+
+
+@pytest.mark.parametrize(
+    ("request_text", "left"),
+    [
+        ("in Celsius, please", ["celsius"]),
+        ("celsius or fahrenheit?", ["celsius", "fahrenheit"]),
+        ("how warm is it?", ["celsius", "fahrenheit"]),
+        ("the celsiuses", ["celsius", "fahrenheit"]),
+    ],
+)
+def test_choices_are_held_to_those_that_the_request_names(request_text: str, left: list[str]) -> None:
+    parameters = choices(unit=["celsius", "fahrenheit"], other=["a b", "c.d"])
+    assert enums(narrow_choices(parameters, request_text)) == {"unit": left, "other": ["a b", "c.d"]}
+    assert enums(parameters)["unit"] == ["celsius", "fahrenheit"], "the tool itself is as it was"
+
+
+@pytest.mark.parametrize("parameters", [{}, {"properties": 3}, {"properties": {"a": 1, "b": {"enum": [1, None]}}}])
+def test_parameters_without_choices_among_texts_stay_as_they_are(parameters: dict[str, object]) -> None:
+    assert narrow_choices(parameters, "a 1 None") == parameters
+
+
+async def test_where_one_choice_is_left_no_model_is_asked() -> None:
+    sentences = ["What is the weather in Rome?", "What is the sum of 1 and 2?", TWO]
+    tools = (
+        msgspec.structs.replace(WEATHER, parameters=choices(message=sentences)),
+        msgspec.structs.replace(SUM, parameters=choices(message=sentences)),
+    )
+    chat, client = make_chat()
+    _events, gathered = await gather(chat, say(TWO, tools=tools))
+    told = [msgspec.json.decode(one.arguments)["message"] for one in gathered.choices[0].tool_calls]
+    assert told == sentences[:2]
+    assert not client.requests
+
+
+@pytest.mark.parametrize(
+    ("parameters", "arguments"),
+    [
+        (choices(a=["x"], b=["ü"]), '{"a": "x", "b": "ü"}'),
+        (choices(a=["x", "y"]), None),
+        (choices(), None),
+        ({"properties": {"a": {"enum": ["x"]}}, "required": []}, None),
+        ({"properties": {"a": {"enum": [1]}}, "required": ["a"]}, None),
+        ({"properties": {"a": True}, "required": ["a"]}, None),
+        ({"required": ["a"]}, None),
+    ],
+)
+def test_arguments_are_known_only_where_nothing_is_to_be_chosen(
+    parameters: dict[str, object], arguments: str | None
+) -> None:
+    assert only_arguments(parameters) == arguments

@@ -10,7 +10,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from convene.messages import FunctionTool
-from convene.providers.tool_choice import TEXT_CHARS_MAX, ToolChooser, describe_tool, normalise_vector
+from convene.providers.tool_choice import (
+    EACH_THRESHOLD,
+    SENTENCES_MAX,
+    TEXT_CHARS_MAX,
+    Meant,
+    ToolChooser,
+    describe_tool,
+    normalise_vector,
+)
 from unit.providers.local_doubles import FINISH, SUM, VECTORS, WEATHER, TableEmbeddings
 
 if TYPE_CHECKING:
@@ -110,3 +118,43 @@ async def test_more_tools_than_are_kept_still_rank() -> None:
 def test_a_normalised_vector_has_length_one_or_none(vector: Sequence[float]) -> None:
     length = math.sqrt(sum(value * value for value in normalise_vector(vector)))
     assert length == pytest.approx(1.0, abs=1e-4) or length == 0.0
+
+
+BOTH = "How is the weather? And the sum?"
+
+
+async def test_different_sentences_may_mean_different_tools() -> None:
+    embeddings = TableEmbeddings(VECTORS)
+    found = await ToolChooser(embeddings).choose_each(f"{BOTH} Hello. The weather!", (SUM, WEATHER))
+    assert found == [Meant(WEATHER, "How is the weather? The weather!"), Meant(SUM, "And the sum?")]
+    assert len(embeddings.calls) == 1, "all sentences and tools in one call"
+
+
+@pytest.mark.parametrize("request_text", ["How is the weather?", "Hello. How is the weather? The weather, please."])
+async def test_one_tool_is_meant_by_the_request_as_a_whole(request_text: str) -> None:
+    found = await ToolChooser(TableEmbeddings(VECTORS)).choose_each(request_text, (SUM, WEATHER))
+    assert found == [Meant(WEATHER, request_text)]
+
+
+@pytest.mark.parametrize("request_text", ["", "hello", "Hello. How are you?"])
+async def test_a_request_that_means_nothing_means_no_tool(request_text: str) -> None:
+    assert await ToolChooser(TableEmbeddings(VECTORS)).choose_each(request_text, (SUM, WEATHER)) == []
+    assert await ToolChooser(TableEmbeddings(VECTORS)).choose_each("weather", ()) == []
+
+
+@pytest.mark.parametrize(("similarity", "tools"), [(EACH_THRESHOLD + 0.01, 2), (EACH_THRESHOLD - 0.01, 1)])
+async def test_a_second_tool_needs_a_sentence_that_clearly_means_it(similarity: float, tools: int) -> None:
+    far = math.sqrt(1 - similarity**2)
+    embeddings = TableEmbeddings(
+        {"weather": VECTORS["weather"], "sum up": VECTORS["sum"], "add": (0.0, similarity, far, 0.0)}
+    )
+    found = await ToolChooser(embeddings).choose_each("The weather? Please add.", (SUM, WEATHER))
+    assert len(found) == tools
+
+
+async def test_of_a_very_long_request_the_first_sentences_are_looked_at_one_by_one() -> None:
+    embeddings = TableEmbeddings(VECTORS)
+    text = "The weather. " * SENTENCES_MAX + "The sum."
+    found = await ToolChooser(embeddings).choose_each(text, (SUM, WEATHER))
+    assert [one.tool for one in found] == [WEATHER]
+    assert len(embeddings.calls[0]) == 1 + SENTENCES_MAX + 2

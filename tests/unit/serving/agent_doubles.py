@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convene.events import Event
     from convene.limits.limit import Refusal
     from convene.serving.admission import Ask
+    from convene.tools.base import Tool
 
 WHO = Principal(key_id="k", owner="ada")
 CLIENT = FunctionTool("get_weather", "the client's own", {"type": "object"})
@@ -103,7 +104,7 @@ class House:
     def __init__(
         self,
         model: Rounds,
-        *tools: PlayedTool,
+        *tools: Tool,
         hooks: Hooks | None = None,
         settings: AgentSettings = AgentSettings(),  # noqa: B008 -- frozen
         agentic: AgenticTerms = AGENTIC,
