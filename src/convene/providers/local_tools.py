@@ -106,10 +106,16 @@ async def decide_calls(generation: Generation, chooser: ToolChooser | None) -> D
         tools = tuple(tool for tool in tools if tool.name not in called) or tools
         if len(tools) == 1:
             return Decision([Meant(tools[0], request)], must=True)
+    return await _choose(chooser, request, tools, must=must, several=generation.parallel_tool_calls is not False)
+
+
+async def _choose(
+    chooser: ToolChooser | None, request: str, tools: tuple[FunctionTool, ...], *, must: bool, several: bool
+) -> Decision:
     try:
         if chooser is None:
             raise Malformed("Choosing among functions takes an embedding model, and none is set up.")
-        if not must and generation.parallel_tool_calls is not False:
+        if several and not must:
             return Decision(await chooser.choose_each(request, tools))
         chosen = await chooser.choose(request, tools, must=must)
         return Decision(() if chosen is None else [Meant(chosen, request)], must)
