@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic]
+    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic] [images]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import agentic
 import engine
+import images
 import ledger
 import ledger_postgres
 import limits
@@ -33,6 +34,7 @@ SECTIONS: dict[str, Callable[[], bool]] = {
     "limits": limits.measure,
     "agentic": agentic.measure,
     "runs": runs.measure,
+    "images": images.measure,
 }
 
 

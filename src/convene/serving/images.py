@@ -21,7 +21,7 @@ from convene.providers.base_images import ImageAsk, ImageMade
 from convene.serving.admission import Ask
 from convene.serving.base import Agentic
 from convene.serving.base_images import Drawn, ImageAbilities, Picture
-from convene.serving.picture import FORMATS, QUALITY, Unfit, finish, look
+from convene.serving.picture import FORMATS, Unfit, finish, look
 from convene.usage import Usage
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class ImageDesk:
     async def _finish(
         self, made: ImageMade, ask: ImageAsk, deployed: ImageDeployment, request: ImageRequest
     ) -> Picture:
-        wanted, quality = request.output_format, QUALITY if request.compression is None else request.compression
+        wanted, quality = request.output_format, request.compression
         try:
             return await asyncio.to_thread(finish, made, ask.prompt, deployed.card.target, wanted, quality)
         except Unfit as fault:

@@ -1,4 +1,4 @@
-"""A caller's picture without what its file tells beside the picture: place, camera, author, comments, previews. Pure.
+"""A picture without what its file tells beside the picture: place, camera, author, prompt, comments, previews. Pure.
 
     PNG    chunks that draw stay, texts, times, Exif and whatever is private go
     JPEG   segments that draw stay, of the applications' those of JFIF, Adobe and colour profiles
@@ -6,7 +6,8 @@
 
 Pixels stay as they are, byte for byte, so nothing is compressed twice. How the picture is held (Exif's orientation)
 is part of how it looks, so a file that turns it gets an Exif of that alone. What stands behind the end of the picture
-goes too. `picture.py` calls this for whatever is handed on to a host; a file that cannot be followed is `Broken`.
+goes too. In the place of all that, one description may be put. `picture.py` calls this for whatever is handed on to a
+host, and for what came from one in the form that is wanted; a file that cannot be followed is `Broken`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from convene.providers.base_images import ImageFormat
@@ -41,6 +42,8 @@ _WEBP_KEPT: Final = frozenset({b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP"})
 _VP8X_EXIF: Final = 0x08
 _VP8X_XMP: Final = 0x04
 _VP8X_ANIMATION: Final = 0x02
+_VP8X_ALPHA: Final = 0x10
+_DESCRIPTION: Final = 0x010E
 _ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = 1
 _TURNED_MAX: Final = 8
@@ -58,21 +61,51 @@ class Broken(ValueError):
     """A file that does not hold together."""
 
 
+class Said(NamedTuple):
+    """What a file is to say beside its picture: how it is held (1: upright), and a description, in ASCII."""
+
+    orientation: int
+    description: bytes
+    size: tuple[int, int]
+    """Of the picture; WebP needs it for a file that says anything."""
+    alpha: bool
+
+
 def strip(data: bytes, form: ImageFormat, orientation: int) -> bytes:
     """Return the file of a picture and nothing else; `orientation` is its Exif's, 1 if it has none. Raises `Broken`."""
     turned = orientation if _UPRIGHT < orientation <= _TURNED_MAX else _UPRIGHT
+    return _rewritten(data, form, Said(turned, b"", (0, 0), alpha=False))
+
+
+def describe(data: bytes, form: ImageFormat, description: str, size: tuple[int, int], *, alpha: bool) -> bytes:
+    """Return the file of an upright picture with a description (ASCII) and nothing else beside it. Raises `Broken`."""
+    return _rewritten(data, form, Said(_UPRIGHT, description.encode("ascii", "replace"), size, alpha=alpha))
+
+
+def _rewritten(data: bytes, form: ImageFormat, said: Said) -> bytes:
     try:
-        return _STRIPPERS[form](data, b"" if turned == _UPRIGHT else _exif(turned))
+        return _STRIPPERS[form](data, said)
     except (struct.error, IndexError) as fault:
         raise Broken("it ends too early") from fault
 
 
-def _exif(orientation: int) -> bytes:
-    """Return a TIFF block with one entry (Exif 2.32, section 4.6)."""
-    return struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, _ORIENTATION, 3, 1, orientation, 0, 0)
+def _exif(said: Said, *, described: bool) -> bytes:
+    """Return a TIFF block with what is said (Exif 2.32, section 4.6); empty for nothing."""
+    text = said.description.ljust(4) + b"\0" if described and said.description else b""
+    turned = said.orientation != _UPRIGHT
+    count = bool(text) + turned
+    if not count:
+        return b""
+    block = struct.pack(">2sHIH", b"MM", 42, 8, count)
+    if text:
+        block += struct.pack(">HHII", _DESCRIPTION, 2, len(text), 8 + 2 + 12 * count + 4)
+    if turned:
+        block += struct.pack(">HHIHH", _ORIENTATION, 3, 1, said.orientation, 0)
+    return block + struct.pack(">I", 0) + text
 
 
-def _strip_png(data: bytes, exif: bytes) -> bytes:
+def _strip_png(data: bytes, said: Said) -> bytes:
+    exif = _exif(said, described=False)
     out = [PNG_MAGIC]
     at = len(PNG_MAGIC)
     while True:
@@ -85,6 +118,8 @@ def _strip_png(data: bytes, exif: bytes) -> bytes:
             exif = b""
         if kind in _PNG_KEPT:
             out.append(data[at:end])
+        if kind == b"IHDR" and said.description:
+            out.append(_png_chunk(b"tEXt", b"Description\0" + said.description))
         if kind == b"IEND":
             return b"".join(out)
         at = end
@@ -94,7 +129,8 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _strip_jpeg(data: bytes, exif: bytes) -> bytes:
+def _strip_jpeg(data: bytes, said: Said) -> bytes:
+    exif = _exif(said, described=True)
     out = [data[:2]]
     if exif:
         body = b"Exif\0\0" + exif
@@ -130,7 +166,8 @@ def _draws(marker: int, begin: bytes) -> bool:
     return marker != _COMMENT
 
 
-def _strip_webp(data: bytes, exif: bytes) -> bytes:
+def _strip_webp(data: bytes, said: Said) -> bytes:
+    exif = _exif(said, described=True)
     out, at, wide = [], 12, False
     end = min(len(data), 8 + int.from_bytes(data[4:8], "little"))
     while at + 8 <= end:
@@ -148,7 +185,15 @@ def _strip_webp(data: bytes, exif: bytes) -> bytes:
         if kind in _WEBP_KEPT:
             out.append(chunk)
         at = after
+    if exif and not wide and said.description:
+        sides = (side - 1 for side in said.size)
+        flags = _VP8X_EXIF | (_VP8X_ALPHA if said.alpha else 0)
+        head = struct.pack("<4sIB3x", b"VP8X", 10, flags) + b"".join(side.to_bytes(3, "little") for side in sides)
+        out.insert(0, head)
+        wide = True
     if exif and wide:
+        if len(exif) % 2:
+            exif += b"\0"
         out.append(struct.pack("<4sI", b"EXIF", len(exif)) + exif)
     body = b"WEBP" + b"".join(out)
     return b"RIFF" + struct.pack("<I", len(body)) + body

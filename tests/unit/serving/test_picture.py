@@ -111,6 +111,25 @@ def test_nothing_that_a_host_wrote_into_its_file_goes_on(wanted: str) -> None:
         assert b"secret" not in finish(made(data), "p", "m", wanted).data  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("form", ["png", "jpeg", "webp"])
+def test_what_comes_in_the_form_that_is_wanted_stays_as_it_was_drawn(form: str) -> None:
+    shades = bytes(at * at * 7 % 256 for at in range(64 * 64))
+    out = io.BytesIO()
+    Image.frombytes("L", (64, 64), shades).convert("RGB").save(out, form, quality=30)
+    kept = reopened(finish(made(out.getvalue()), "p", "m", None).data)
+    assert kept.tobytes() == reopened(out.getvalue()).tobytes()
+    coded_anew = reopened(finish(made(out.getvalue()), "p", "m", form, 10).data)  # type: ignore[arg-type]
+    assert (coded_anew.tobytes() == kept.tobytes()) is (form == "png")
+
+
+def test_a_picture_that_its_file_turns_is_coded_anew_without_that() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    found = reopened(finish(made(saved("RGB", "jpeg", 0, exif=exif)), "p", "m", None).data)
+    assert 0x0112 not in found.getexif()
+    assert str(found.getexif()[0x010E]).startswith("made by m")
+
+
 def test_the_quality_that_is_asked_for_is_in_the_file() -> None:
     noise = Image.effect_noise((64, 64), 80).convert("RGB")
     out = io.BytesIO()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, PngImagePlugin
 
 from convene.serving.picture import Unfit, look
-from convene.serving.picture_strip import Broken, strip
+from convene.serving.picture_strip import Broken, describe, strip
 
 if TYPE_CHECKING:
     from convene.providers.base_images import ImageFormat
@@ -132,6 +132,33 @@ def test_a_film_is_refused() -> None:
     noisy().save(out, "webp", save_all=True, append_images=[noisy().rotate(180)], duration=100)
     with pytest.raises(Unfit, match="film"):
         look(out.getvalue())
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("words", ["made by sdxl; seed 7", "odd", "x", "made by sdxl"])
+def test_a_description_is_all_that_a_file_says_and_no_pixel_changes(form: ImageFormat, mode: str, words: str) -> None:
+    if (form, mode) == ("jpeg", "RGBA"):
+        return
+    plain: dict[str, Any] = {"icc_profile": b""} if mode == "L" else {}
+    told = telling(form, mode=mode, **plain)
+    before = opened(told)
+    data = describe(told, form, words, before.size, alpha=before.mode == "RGBA")
+    after = opened(data)
+    said = after.info.get("Description") or after.getexif().get(0x010E)
+    assert str(said).strip() == words
+    assert (after.mode, after.size, after.tobytes()) == (before.mode, before.size, before.tobytes())
+    assert [secret for secret in SECRETS if secret in data] == []
+
+
+def test_a_webp_that_said_nothing_says_what_is_put_into_it() -> None:
+    for mode in ("RGB", "RGBA"):
+        out = io.BytesIO()
+        noisy(mode=mode).save(out, "webp", lossless=True)
+        assert (b"VP8X" in out.getvalue()) is False
+        found = opened(describe(out.getvalue(), "webp", "made by sdxl", (48, 32), alpha=mode == "RGBA"))
+        assert found.getexif()[0x010E] == "made by sdxl"
+        assert (found.mode, found.tobytes()) == (mode, opened(out.getvalue()).tobytes())
 
 
 @given(data=st.data())
