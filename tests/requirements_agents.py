@@ -9,7 +9,7 @@ from typing import Final
 
 ROWS: Final = """\
 [agents §1]
-AGENT-01 5 ACP, A2A and MCP agents come from one search and are called by one interface yielding progress, text,
+AGENT-01 proved ACP, A2A and MCP agents come from one search and are called by one interface yielding progress, text,
     resource, needs_input, payment, error and end.
 AGENT-02 5 `Agent(agentverse="http://host:port", ...)` is all that makes an unmodified uagents agent join.
 AGENT-03 5 Agents with an own endpoint, mailbox and proxy agents, a Bureau, uagents 0.22.10, an A2A agent by
@@ -236,11 +236,11 @@ A2A-08 proved Wire 1.0 (`SendMessage`, `SendStreamingMessage`, `A2A-Version: 1.0
     `TASK_STATE_COMPLETED`) and wire 0.3 (`message/send`, `{"kind":"text",...}`, `completed`) are told apart.
 A2A-09 5 Agents of 0.3 alone are called as well, and our A2A server has `enable_v0_3_compat=True`.
 [agents §12]
-MCP-01 5 An MCP server is used by `Client("http://host/mcp", read_timeout_seconds=20)`, `list_tools()` and
+MCP-01 proved An MCP server is used by `Client("http://host/mcp", read_timeout_seconds=20)`, `list_tools()` and
     `call_tool(name, args)`, or over stdio.
 MCP-02 proved 2026-07-28 (`mode="auto"`) and 2025-11-25 (`mode="legacy"`) are both spoken.
 MCP-03 proved One call has one complete result: `content[]`, `structured_content`, `is_error`.
-MCP-04 5 The index entry is name, instructions and list of tools.
+MCP-04 proved The index entry is name, instructions and list of tools.
 MCP-05 proved Our MCP server is an `MCPServer("name")` with `@s.tool()`, run as streamable HTTP or ASGI app.
 MCP-06 5 The code uses the names of 2.x (`mcp.server.mcpserver.MCPServer`, `streamable_http_client`, snake_case).
 MCP-07 5 `https://mcp.agentverse.ai/sse` and `https://mcp-lite.agentverse.ai/mcp` can be configured like any agent.

@@ -309,6 +309,7 @@ class AgentParts:
         await asyncio.gather(*ending, return_exceptions=True)
         self._tasks.clear()
         await self._named.aclose()
+        await self.callers.aclose()
         if self._responder is not None:
             await self._responder.aclose()
         if self._inbox is not None:

@@ -1,4 +1,4 @@
-"""The composition of agents that are asked over HTTP (A2A) and of those that the operator names, for `app_agents.py`.
+"""The composition of agents asked over HTTP (A2A, MCP) and of those that the operator names, for `app_agents.py`.
 
 A part of the composition root. `describe` finds out what is behind a URL; `Named` is a directory of `[agent.NAME]`;
 `HouseRules` says who may be asked, in whichever directory he was found.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from convene.agents.a2a import A2aTalker
 from convene.agents.a2a_discovery import Discovery, as_agent
@@ -20,13 +20,16 @@ from convene.agents.breaker import Breaker
 from convene.agents.credentials import Credentials, key_of
 from convene.agents.faults import TalkFault
 from convene.agents.guarded import GuardedTalker
+from convene.agents.mcp import McpTalker
+from convene.agents.mcp_choice import as_agent as mcp_agent
 from convene.agents.seats import Seats
 from convene.agents.talk_notes import TalkNotes
+from convene.app_mcp_agents import McpAgents
 from convene.errors import Failed
 from convene.registry.base import Found
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from convene.agents.base import Talker
     from convene.clock import Clock
@@ -43,6 +46,10 @@ LOOK_S: Final = 3.0
 """How long a search waits for agents that have not said yet what they are."""
 NAMED: Final = "named"
 WORD: Final = re.compile(r"\w{3,}")
+MCP_PATH: Final = re.compile(r"/(?:mcp|sse)/?$")
+STOP: Final = frozenset({"unreachable", "timed_out", "busy"})
+"""What is wrong with the address, whatever is spoken there."""
+Spoken = Literal["auto", "a2a", "mcp"]
 
 
 class HouseRules:
@@ -65,15 +72,32 @@ class Callers:
         self._settings = settings
         self._clock = clock
         self.seats = Seats(settings.open_per_agent_max)
-        self._wire = A2aWire(egress, Credentials({one.url: headers_of(one) for one in agents.values() if one.url}))
+        credentials = Credentials({one.url: headers_of(one) for one in agents.values() if one.url})
+        self._wire = A2aWire(egress, credentials)
         self._discovery = Discovery(self._wire, clock)
+        self._servers = McpAgents(egress, credentials, clock)
 
-    async def describe(self, url: str) -> AgentCard:
-        """Return what the agent at a URL says of itself. Raises `Failed`, with words for whoever gave the URL."""
-        try:
-            return as_agent(await self._discovery.find(url))
-        except TalkFault as fault:
-            raise Failed(fault.words) from fault
+    async def describe(self, url: str, protocol: Spoken = "auto") -> AgentCard:
+        """Return what the agent at a URL says of itself. Raises `Failed`, with words for whoever gave the URL.
+
+        What is spoken there is found out if nobody says it: a card of A2A first, unless the path looks like MCP's.
+        """
+        order: tuple[Spoken, ...] = ("mcp", "a2a") if MCP_PATH.search(url) else ("a2a", "mcp")
+        words: list[str] = []
+        for spoken in order if protocol == "auto" else (protocol,):
+            try:
+                if spoken == "mcp":
+                    return mcp_agent(url, await self._servers.offer(url))
+                return as_agent(await self._discovery.find(url))
+            except TalkFault as fault:
+                words.append(fault.words)
+                if fault.reason in STOP:
+                    break
+        raise Failed(" ".join(dict.fromkeys(words)))
+
+    async def aclose(self) -> None:
+        """Leave the servers that were asked."""
+        await self._servers.aclose()
 
     def talkers(self, sessions: Callable[[], Sessions], secret: bytes) -> Sequence[Talker]:
         """Return the talkers."""
@@ -82,15 +106,22 @@ class Callers:
         notes = TalkNotes(sessions, clock, "a2a")
         breaker = Breaker(clock.monotonic)
         a2a = A2aTalker(self._wire, self._discovery, notes, clock, secret, patience)
-        return (GuardedTalker(a2a, self.seats, breaker),)
+        mcp = McpTalker(self._servers, TalkNotes(sessions, clock, "mcp"), clock, secret, patience)
+        return GuardedTalker(a2a, self.seats, breaker), GuardedTalker(mcp, self.seats, breaker)
+
+
+class Describe(Protocol):
+    """See `Callers.describe`."""
+
+    async def __call__(self, url: str, protocol: Spoken = "auto") -> AgentCard:
+        """Return what the agent at a URL says of itself. Raises `Failed`."""
+        ...
 
 
 class Named:
     """The agents of `[agent.NAME]` as a `registry.base.Directory`; they say themselves what they can do."""
 
-    def __init__(
-        self, agents: Mapping[str, KnownAgent], describe: Callable[[str], Awaitable[AgentCard]], clock: Clock
-    ) -> None:
+    def __init__(self, agents: Mapping[str, KnownAgent], describe: Describe, clock: Clock) -> None:
         """Agents of the Agent Chat Protocol are not described here: the registries know them."""
         self._agents = {name: agent for name, agent in agents.items() if agent.url and agent.enabled}
         self._describe = describe
@@ -142,7 +173,7 @@ class Named:
     async def _look_at(self, name: str) -> None:
         card: AgentCard | None = None
         try:
-            card = await self._describe(self._agents[name].url)
+            card = await self._describe(self._agents[name].url, self._agents[name].protocol)
         except Failed as fault:
             log.warning("agent.%s does not say what it is: %s", name, fault.message)
         finally:

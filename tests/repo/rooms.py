@@ -26,6 +26,7 @@ SEES_ALL: Final = frozenset(
             "app_callers",
             "app_egress",
             "app_mcp",
+            "app_mcp_agents",
             "app_images",
             "app_metrics",
             "app_models",

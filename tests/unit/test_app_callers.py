@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from convene.app_callers import Spoken
     from fakes import FakeClock
 
 WEATHER = AgentCard(
@@ -40,7 +41,8 @@ class Describing:
         self.asked: list[str] = []
         self.wait_s = 0.0
 
-    async def __call__(self, url: str) -> AgentCard:
+    async def __call__(self, url: str, protocol: Spoken = "auto") -> AgentCard:
+        assert protocol == "auto"
         self.asked.append(url)
         await asyncio.sleep(self.wait_s)
         if url == "https://w.test":

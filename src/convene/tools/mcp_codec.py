@@ -80,6 +80,10 @@ class Greeting(msgspec.Struct, frozen=True):
     versions: tuple[str, ...]
     list_changed: bool = False
     """It tells when its list of tools changes."""
+    name: str = ""
+    """What it calls itself, in one line."""
+    instructions: str = ""
+    """What it says of its use, bounded."""
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +161,7 @@ def read_initialize(result: dict[str, Any]) -> Greeting:
         raise NotMcp("initialize names no protocol version")
     if version not in LEGACY:
         raise NotMcp(f"it wants revision {clean(version, 20)!r}, which is not spoken here")
-    return Greeting((version,), _tells_changes(result))
+    return Greeting((version,), _tells_changes(result), *_about(result))
 
 
 def read_discover(result: dict[str, Any]) -> Greeting:
@@ -165,7 +169,8 @@ def read_discover(result: dict[str, Any]) -> Greeting:
     versions = result.get("supportedVersions")
     if not isinstance(versions, list):
         raise NotMcp("server/discover names no versions")
-    return Greeting(tuple(version for version in versions if isinstance(version, str)), _tells_changes(result))
+    spoken = tuple(version for version in versions if isinstance(version, str))
+    return Greeting(spoken, _tells_changes(result), *_about(result))
 
 
 def read_page(result: dict[str, Any]) -> tuple[list[Listed], str | None, int]:
@@ -250,6 +255,16 @@ def _tells_changes(result: dict[str, Any]) -> bool:
     capabilities = result.get("capabilities")
     tools = capabilities.get("tools") if isinstance(capabilities, dict) else None
     return isinstance(tools, dict) and tools.get("listChanged") is True
+
+
+def _about(result: dict[str, Any]) -> tuple[str, str]:
+    """Return name and instructions; in the modern revision the name may stand in `_meta` instead."""
+    meta = result.get("_meta")
+    info = result.get("serverInfo")
+    if not isinstance(info, dict) and isinstance(meta, dict):
+        info = meta.get("io.modelcontextprotocol/serverInfo")
+    info = info if isinstance(info, dict) else {}
+    return _short(info, "title") or _short(info, "name"), _text(result, "instructions")[:_TEXT_CHARS_MAX]
 
 
 def _listed(value: object) -> Listed | None:

@@ -72,6 +72,7 @@ class McpLink:
         self._wire = wire
         self._changed = changed
         self._session = Session()
+        self._greeting = Greeting(())
         self._running: dict[int | str, Callable[[str], None]] = {}
         self._opening = asyncio.Lock()
 
@@ -79,6 +80,11 @@ class McpLink:
     def session(self) -> Session:
         """What was agreed last."""
         return self._session
+
+    @property
+    def greeting(self) -> Greeting:
+        """What the server has said of itself last."""
+        return self._greeting
 
     async def open(self) -> Session:
         """Greet the server anew. Raises `McpFault`."""
@@ -176,6 +182,7 @@ class McpLink:
             return await self._initialize()
         if MODERN not in greeting.versions:
             return await self._initialize()
+        self._greeting = greeting
         return Session(MODERN, "", greeting.list_changed)
 
     async def _discover(self) -> Greeting:
@@ -191,6 +198,7 @@ class McpLink:
             raise NotMcp("its session has an unusable id")
         session = Session(greeting.versions[0], answer.session_id, greeting.list_changed)
         await self._wire.tell(session, "notifications/initialized")
+        self._greeting = greeting
         return session
 
 
