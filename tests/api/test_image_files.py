@@ -95,10 +95,10 @@ async def test_what_cannot_be_kept_is_an_error_that_costs_nothing_and_says_the_w
 
 
 async def test_the_folder_never_takes_more_than_it_may(serve: Serve, tmp_path: Path) -> None:
-    async with serve(images=DEMO, public_url=BASE, image_bytes_max=20_000) as served:
+    async with serve(images=DEMO, public_url=BASE, image_bytes_max=100_000) as served:
         links = [await link_of(served, seed=seed, size="1024x1024") for seed in range(12)]
         answers = [(await served.http.get(link)).status_code for link in links]
     held = sum(path.stat().st_size for path in (tmp_path / "data" / "images").glob("*/*"))
-    assert 0 < held <= 20_000
+    assert 0 < held <= 100_000
     assert answers[0] == 404
     assert answers[-1] == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,7 @@ def telling(form: str, orientation: int | None = None, mode: str = "RGB", **more
     return out.getvalue() + b"SECRET COMMENT"
 
 
+@functools.cache  # the time of its making stands in it
 def profile() -> bytes:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
