@@ -21,6 +21,7 @@ import httptools
 import msgspec
 
 from convene.http.base import Disconnected, ProtocolBroken
+from convene.http.client_known import LESSONS, OK, KnownAnswer, learn
 from convene.http.decode import CODINGS, Inflater
 
 _NAMES_KEPT_MAX: Final = 128
@@ -59,6 +60,8 @@ class ResponseReader:
         "_head_only",
         "_inflater",
         "_interim",
+        "_known",
+        "_lessons",
         "_names",
         "_parser",
         "_quiet_bytes",
@@ -81,6 +84,8 @@ class ResponseReader:
     def __init__(self, caps: Caps) -> None:
         self._caps = caps
         self._names: dict[bytes, str] = {}
+        self._known: KnownAnswer | None = None
+        self._lessons = LESSONS
         self._spent = False
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.begin(head_only=False)
@@ -115,7 +120,10 @@ class ResponseReader:
         parser = self._parser
         if parser is None:
             return
+        is_first, known = not self.received, self._known
         self.received = True
+        if is_first and known is not None and self._take_known(known, data):
+            return
         # Set to 0 by every body piece, so that only a flood of framing and trailers grows it.
         self._quiet_bytes += len(data)
         try:
@@ -128,6 +136,27 @@ class ResponseReader:
             self.reusable = False
         elif self._quiet_bytes > self._caps.head_bytes_max and not self.complete:
             raise ProtocolBroken("the header block or the framing of the body is too large")
+        elif is_first and self.complete and self._lessons:
+            self._learn_head(data)
+
+    def _take_known(self, known: KnownAnswer, data: bytes) -> bool:
+        """Take a whole answer whose head was read before, without reading it again. Return whether it was one."""
+        body = None if self._head_only else known.take(data)
+        if body is None:
+            return False
+        self.status, self.headers, self.length = OK, known.headers, len(body)
+        if body:
+            self.pieces.append(body)
+            self.buffered = len(body)
+        self.keep_alive_s = known.keep_alive_s
+        self.head_done = self.complete = self.reusable = True
+        return True
+
+    def _learn_head(self, data: bytes) -> None:
+        """Keep the head of an answer that came whole and alone, to know the next one by it."""
+        if self.reusable and not self._head_only and self.length is not None:
+            self._known = learn(data, self.status, self.headers, self.keep_alive_s)
+            self._lessons -= 1
 
     def feed_eof(self) -> None:
         """Say that the peer has closed. Raises `Disconnected` unless the response ends by closing, or is complete."""
