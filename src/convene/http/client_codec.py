@@ -21,8 +21,9 @@ import httptools
 import msgspec
 
 from convene.http.base import Disconnected, ProtocolBroken
-from convene.http.client_known import LESSONS, OK, KnownAnswer, learn
+from convene.http.client_known import OK, KnownAnswer, learn
 from convene.http.decode import CODINGS, Inflater
+from convene.http.known import LESSONS
 
 _NAMES_KEPT_MAX: Final = 128
 _FIRST_FINAL_STATUS: Final = 200

@@ -26,10 +26,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, cast
 import httptools
 
 from convene.http.base import DIRECT
+from convene.http.known import LESSONS
 from convene.http.server_asgi import ASGI
 from convene.http.server_exchange import Exchange
 from convene.http.server_guard import address_key
-from convene.http.server_known import LESSONS, KnownHead, learn
+from convene.http.server_known import KnownHead, learn
 from convene.http.server_wire import DRAINING, Refusal, encode_refusal, read_target
 
 if TYPE_CHECKING:
@@ -355,7 +356,7 @@ class Connection(asyncio.Protocol):
         body, edge = known.take(data), self._edge
         if body is None or edge.draining or len(body) > self._settings.body_bytes_max:
             return False
-        scope = known.scope(edge.state)
+        scope = known.scope(edge.state, len(body))
         exchange = Exchange(self, edge, scope, keep_alive=True)
         scope["extensions"] = {DIRECT: exchange}
         exchange.pending, exchange.complete, exchange.notes = body, True, known.notes

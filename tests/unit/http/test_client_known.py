@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from convene.http.base import Disconnected, ProtocolBroken
 from convene.http.client_codec import Caps, ResponseReader
-from convene.http.client_known import HEAD_BYTES_MAX, LESSONS, learn
+from convene.http.client_known import learn
+from convene.http.known import HEAD_BYTES_MAX, LESSONS
 from unit.http.client_doubles import plain
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convene.http.base import DIRECT
-from convene.http.server_known import HEAD_BYTES_MAX, LESSONS, learn
+from convene.http.known import HEAD_BYTES_MAX, LESSONS
+from convene.http.server_known import learn
 from convene.http.server_settings import ServerSettings
 from unit.http.server_doubles import Line, read_body, request, respond
 
