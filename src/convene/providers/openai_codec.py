@@ -63,6 +63,42 @@ PLAIN = Dialect()
 
 def encode_chat(generation: Generation, model: str, dialect: Dialect = PLAIN) -> bytes:
     """Return the body for `/chat/completions`, asking for the host's `model`."""
+    plain = not (generation.tools or generation.extra) and generation.n == 1
+    if plain and generation.response_format.kind == "text" and dialect.max_tokens_field == "max_tokens":
+        for message in generation.messages:
+            content = message.content
+            if content.__class__ is not str or not content or message.tool_calls or message.reasoning:
+                break
+        else:
+            return _encode_plain(generation, model)
+    return encode_any(generation, model, dialect)
+
+
+def _encode_plain(generation: Generation, model: str) -> bytes:
+    """Write texts and how to sample, the commonest request: the bytes of `encode_any` in a third of the time.
+
+    The parts stand in the plain form as they are encoded, so that they need no copy as dictionaries.
+    """
+    encode, sampling = _ENCODER.encode, generation.sampling
+    if sampling.top_logprobs is not None and not sampling.logprobs:
+        sampling = msgspec.structs.replace(sampling, top_logprobs=None)
+    set_ones = encode(sampling)
+    return b"".join(
+        (
+            b'{"model":',
+            encode(model),
+            b',"messages":',
+            encode(generation.messages),
+            b',"stream":true,"stream_options":{"include_usage":true}' if generation.stream else b',"stream":false',
+            b"" if set_ones == b"{}" else b"," + set_ones[1:-1],
+            b"" if generation.user is None else b',"user":' + encode(generation.user),
+            b"}",
+        )
+    )
+
+
+def encode_any(generation: Generation, model: str, dialect: Dialect = PLAIN) -> bytes:
+    """Return what `encode_chat` returns, by the general way, which is right for every generation."""
     echo = dialect.echo_reasoning
     body: dict[str, object] = {
         "model": model,

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convene.messages import (
     FunctionTool,
@@ -18,7 +20,14 @@ from convene.messages import (
     ToolChoice,
 )
 from convene.providers.base import Generation, Sampling
-from convene.providers.openai_codec import PLAIN, Dialect, encode_chat, encode_embeddings, prompt_text
+from convene.providers.openai_codec import (
+    PLAIN,
+    Dialect,
+    encode_any,
+    encode_chat,
+    encode_embeddings,
+    prompt_text,
+)
 
 USER = Message(role="user", content="Hi")
 LOOK = FunctionTool("look", "Looks.", {"type": "object", "properties": {}}, strict=True)
@@ -261,3 +270,47 @@ def test_the_text_of_a_prompt_counts_calls_and_tools_but_no_pictures() -> None:
     assert 'look{"q":1}' in text
     assert "Looks." in text
     assert "AAAA" not in text
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+MESSAGES = st.builds(
+    Message,
+    role=st.sampled_from(["system", "user", "assistant", "tool"]),
+    content=st.one_of(TEXT, st.just((TextPart("a"), ImagePart("https://x/y.png")))),
+    name=st.one_of(st.none(), TEXT),
+    tool_calls=st.sampled_from([(), (), (ToolCall("c", "look", "{}"),)]),
+    tool_call_id=st.sampled_from([None, None, "c"]),
+    reasoning=st.sampled_from([None, None, "hm"]),
+)
+SAMPLINGS = st.builds(
+    Sampling,
+    temperature=st.one_of(st.none(), st.floats(0, 2)),
+    top_p=st.one_of(st.none(), st.floats(0, 1)),
+    max_tokens=st.one_of(st.none(), st.integers(1, 9)),
+    stop=st.sampled_from([(), ("a", "b")]),
+    seed=st.one_of(st.none(), st.integers(-5, 5)),
+    logit_bias=st.one_of(st.none(), st.dictionaries(st.sampled_from(["1", "2"]), st.floats(-9, 9))),
+    logprobs=st.booleans(),
+    top_logprobs=st.one_of(st.none(), st.integers(0, 5)),
+    verbosity=st.sampled_from([None, "low"]),
+)
+GENERATIONS = st.builds(
+    Generation,
+    messages=st.lists(MESSAGES, min_size=1, max_size=3).map(tuple),
+    sampling=SAMPLINGS,
+    n=st.sampled_from([1, 1, 2]),
+    tools=st.sampled_from([(), (), (LOOK,)]),
+    response_format=st.sampled_from([ResponseFormat(), ResponseFormat(), ResponseFormat("json_object")]),
+    stream=st.booleans(),
+    user=st.one_of(st.none(), TEXT),
+    extra=st.sampled_from([{}, {}, {"top_k": 3}]),
+)
+
+
+@given(
+    GENERATIONS, TEXT, st.sampled_from([PLAIN, Dialect(max_tokens_field="max_completion_tokens", echo_reasoning=True)])
+)
+def test_the_short_way_for_plain_requests_writes_what_the_general_way_writes(
+    generation: Generation, model: str, dialect: Dialect
+) -> None:
+    assert encode_chat(generation, model, dialect) == encode_any(generation, model, dialect)
