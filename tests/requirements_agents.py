@@ -194,7 +194,7 @@ ACP-15 proved The inbox reports a schema digest it does not know and still says 
 CALL-01 proved Calls go over our own asynchronous HTTP; core's blocking functions, if used, run in a thread.
 CALL-02 proved The message class follows from `schema_digest`.
 CALL-03 proved The inbox (POST, HEAD) verifies, queues and replies in milliseconds.
-CALL-04 5 A server that cannot be reached registers as a mailbox, polls and deletes.
+CALL-04 proved A server that cannot be reached registers as a mailbox, polls and deletes.
 CALL-05 proved An agent's refusal is a 400 with `{"error"}` (content type, JSON, schema, signature, foreign target)
     and is understood as such.
 CALL-06 proved After a network error no message is repeated blindly.
@@ -245,9 +245,9 @@ MCP-05 proved Our MCP server is an `MCPServer("name")` with `@s.tool()`, run as 
 MCP-06 5 The code uses the names of 2.x (`mcp.server.mcpserver.MCPServer`, `streamable_http_client`, snake_case).
 MCP-07 5 `https://mcp.agentverse.ai/sse` and `https://mcp-lite.agentverse.ai/mcp` can be configured like any agent.
 [agents §13]
-HOSTED-01 5 With `https://agentverse.ai` search and resolving are the same.
-HOSTED-02 5 Answers from there reach a public HTTPS inbox registered by attestation, or a mailbox.
-HOSTED-03 5 Time limits allow for hosted agents: 5 to 15 s as a rule, 30 to 60 s advised, 60 to 90 s for pictures.
+HOSTED-01 proved With `https://agentverse.ai` search and resolving are the same.
+HOSTED-02 proved Answers from there reach a public HTTPS inbox registered by attestation, or a mailbox.
+HOSTED-03 proved Time limits allow for hosted agents: 5 to 15 s as a rule, 30 to 60 s advised, 60 to 90 s for pictures.
 HOSTED-04 5 The server announces itself each hour, with one identity for the hosted registry and another for its own.
 HOSTED-05 5 There are no more than about 60 to 120 calls a minute.
 HOSTED-06 5 Agents that have this server as LLM (`ChatAgent` by `ASI1_BASE_URL`, `MCPServerAdapter` by

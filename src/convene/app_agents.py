@@ -24,6 +24,7 @@ from convene.agents.courier import Courier
 from convene.agents.guarded import GuardedTalker
 from convene.agents.inbox import Inbox
 from convene.agents.letters import OWNER, Letters
+from convene.agents.mailbox import Mailbox, MailboxTerms
 from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
 from convene.app_callers import Callers, HouseRules, Named
@@ -230,6 +231,7 @@ class AgentParts:
         """Answers agents that ask us; without it they are not heard."""
         self._responder: Responder | None = None
         self._aside: set[asyncio.Task[None]] = set()
+        self._mailbox: Mailbox | None = None
 
     @property
     def address(self) -> str:
@@ -240,6 +242,8 @@ class AgentParts:
     def inbox_url(self) -> str:
         """Where agents reach us."""
         config, settings = self._config, self._settings
+        if self._mailbox is not None:
+            return self._mailbox.endpoint
         if settings.inbox_url:
             return settings.inbox_url
         host = f"[{config.host}]" if ":" in config.host else config.host
@@ -300,6 +304,8 @@ class AgentParts:
             self._tasks.append(loop.create_task(self._responder.watch(), name="open questions of agents"))
         if self._remote is not None:
             self._tasks.append(loop.create_task(self._announce(self._remote), name="announcement"))
+        if self._mailbox is not None:
+            self._tasks.append(loop.create_task(self._mailbox.run(), name="mailbox"))
 
     async def aclose(self) -> None:
         """End the background work."""
@@ -327,6 +333,10 @@ class AgentParts:
             self._responder = self._open_responder(self.replies, courier, secret, shared=shared)
         strangers = None if self._responder is None else self._responder.take
         self._inbox = Inbox(courier, letters, self._clock, verify_digest, strangers)
+        if has_mailbox(self._config):
+            mailbox = MailboxTerms(base_url=settings.directory, key=settings.directory_key.reveal())
+            inbox = self._inbox
+            self._mailbox = Mailbox(mailbox, me, self._egress, self._clock, inbox.receive, lambda: inbox.awaited)
         terms = TalkTerms(
             patience=Patience(first_s=settings.first_s, total_s=settings.total_s, quiet_s=settings.quiet_s),
             openers=frozenset(settings.openers),
@@ -400,6 +410,15 @@ def open_agents_egress(config: Config) -> Egress:
             first_byte_s=longest_s,
         )
     )
+
+
+def has_mailbox(config: Config) -> bool:
+    """Whether answers are fetched from a mailbox elsewhere: a key is there, and no address that agents could reach."""
+    said = config.agents
+    if not said.directory or said.mailbox == "off":
+        return False
+    is_reachable = bool(said.inbox_url or config.public_url)
+    return said.mailbox == "on" or (bool(said.directory_key) and not is_reachable)
 
 
 def answers_agents(config: Config) -> bool:

@@ -52,6 +52,13 @@ class Agents(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     directory_key: Annotated[Secret, About("Key sent to that Agentverse as Authorization: Bearer")] = Secret()
     inbox_url: Annotated[str, About("Where agents send answers; default: /agents/inbox under public_url or host")] = ""
+    mailbox: Annotated[
+        Literal["auto", "on", "off"],
+        About(
+            "Fetch answers from a mailbox at directory, by directory_key; auto: with such a key, where neither "
+            "public_url nor inbox_url says how agents reach this server"
+        ),
+    ] = "auto"
     first_s: Annotated[float, About("Wait for an agent's first sign of life", "s", at_least=0.1)] = 60.0
     total_s: Annotated[float, About("Wait for an agent's whole answer", "s", at_least=0.1)] = 240.0
     quiet_s: Annotated[float, About("Silence that ends an answer without an end mark", "s", at_least=0.05)] = 2.0

@@ -293,6 +293,7 @@ def test_an_agent_that_is_down_is_an_error_and_may_be_asked_when_it_is_back(make
     played(make, play)
 
 
+@pytest.mark.req("HOSTED-03")
 def test_an_answer_is_waited_for_as_long_as_decided_and_no_longer(make: Callable[[Clock], Scene]) -> None:
     async def play(scene: Scene, world: World) -> None:
         began = world.clock.monotonic()

@@ -41,6 +41,7 @@ enabled = false
 [agents]
 directory = "{almanac}"
 quiet_s = 0.5
+{more}
 [agentic]
 agent_wait_s = {wait_s}
 """
@@ -112,7 +113,7 @@ def _wait(done: Any) -> None:  # noqa: ANN401 -- a question
 class Server:
     """A real server, which can be killed and started again."""
 
-    def __init__(self, folder: Path, house: House, wait_s: float, workers: int) -> None:
+    def __init__(self, folder: Path, house: House, wait_s: float, workers: int, more: str = "") -> None:
         self.house = house
         self.port = free_port()
         self.key = ""
@@ -122,7 +123,9 @@ class Server:
         script.write_text(json.dumps(SCRIPT))
         config = folder / "convene.toml"
         config.write_text(
-            CONFIG.format(port=self.port, script=script, almanac=house.almanac.url, wait_s=wait_s, workers=workers)
+            CONFIG.format(
+                port=self.port, script=script, almanac=house.almanac.url, wait_s=wait_s, workers=workers, more=more
+            )
         )
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
         self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
@@ -174,8 +177,10 @@ def words(reply: Any) -> str:  # noqa: ANN401 -- a reply as JSON
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, house: House, wait_s: float = 55.0, workers: int = 1) -> AsyncIterator[Server]:
-    server = Server(folder, house, wait_s, workers)
+async def serving(
+    folder: Path, house: House, wait_s: float = 55.0, workers: int = 1, more: str = ""
+) -> AsyncIterator[Server]:
+    server = Server(folder, house, wait_s, workers, more)
     await server.start()
     try:
         yield server
@@ -252,3 +257,31 @@ async def test_the_server_keeps_its_address_over_restarts(tmp_path: Path, house:
             while "POST /v1/almanac/agents" not in house.almanac.seen:  # noqa: ASYNC110 -- another process does it
                 await asyncio.sleep(0.05)
     assert len(set(house.almanac.records) - before) == 1
+
+
+@pytest.mark.req("CALL-04", "HOSTED-02")
+async def test_a_server_that_agents_cannot_reach_fetches_their_answers_from_its_mailbox(
+    tmp_path: Path, house: House
+) -> None:
+    more = f'directory_key = "{house.almanac.key}"'
+    async with serving(tmp_path, house, wait_s=3.0, more=more) as server:
+        answers = await asyncio.gather(*(server.ask(f"echo{number}", f"question {number}") for number in range(10)))
+        assert answers == [f"echo{number}: question {number}" for number in range(10)]
+        assert await server.ask("slow", "wait for it", "s") == SENTENCE
+        await server.kill()
+        async with asyncio.timeout(WAIT_S):
+            while not any(house.almanac.mailboxes.values()):  # noqa: ASYNC110 -- the agent answers while we are down
+                await asyncio.sleep(0.1)
+        await server.start()
+        poll = {"model": "played-agentic", "messages": [{"role": "user", "content": "Any update?"}]}
+        async with asyncio.timeout(WAIT_S):
+            while (told := words(await server.post(poll, "s"))) == SENTENCE:  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.1)
+        assert told == "slow: wait for it"
+    [address] = house.almanac.owned
+    assert house.almanac.records[address]["endpoints"] == [
+        {"url": f"{house.almanac.url}/v2/agents/mailbox/submit", "weight": 1}
+    ]
+    assert not any("/agents/inbox" in line for line in house.almanac.seen)
+    assert "Traceback" not in server.log
+    assert house.almanac.key not in server.log

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from convene.agents.base import Heard
-from convene.app_agents import AgentParts, Desk, answers_agents, open_agents_egress
+from convene.app_agents import AgentParts, Desk, answers_agents, has_mailbox, open_agents_egress
 from convene.config import Agents, Answering, Config, EgressSettings, Secret
 from convene.egress import EgressRefused, Request
 from convene.errors import Failed, UpstreamFault
@@ -233,3 +233,20 @@ async def test_agents_on_loopback_are_reached_from_loopback_alone_unless_allowed
     with pytest.raises(Exception) as fault:  # noqa: PT011 -- which one is what is asked
         await open_agents_egress(config).fetch(Request(url="http://127.0.0.1:1/submit"))
     assert isinstance(fault.value, EgressRefused) is not reached
+
+
+@pytest.mark.parametrize(
+    ("agents", "public_url", "has"),
+    [
+        (Agents(), "", False),
+        (Agents(directory="https://av.test"), "", False),
+        (Agents(directory="https://av.test", directory_key=Secret("k")), "", True),
+        (Agents(directory="https://av.test", directory_key=Secret("k")), "https://us.test", False),
+        (Agents(directory="https://av.test", directory_key=Secret("k"), inbox_url="https://us.test/in"), "", False),
+        (Agents(directory="https://av.test", directory_key=Secret("k"), mailbox="off"), "", False),
+        (Agents(directory="https://av.test", mailbox="on"), "https://us.test", True),
+        (Agents(mailbox="on"), "", False),
+    ],
+)
+def test_a_mailbox_is_used_where_agents_cannot_reach_us(agents: Agents, public_url: str, *, has: bool) -> None:
+    assert has_mailbox(Config(agents=agents, public_url=public_url)) == has

@@ -116,6 +116,11 @@ class Inbox:
         if self._slots.get(slot.session) is slot:
             del self._slots[slot.session]
 
+    @property
+    def awaited(self) -> bool:
+        """Whether anybody listens for something now."""
+        return bool(self._slots)
+
     async def receive(self, body: bytes) -> Verdict:
         """Take in what was posted; whatever it is, that is all that happens."""
         if len(body) > BODY_BYTES_MAX:

@@ -127,3 +127,17 @@ async def test_a_network_that_fails_twice_is_tried_a_third_time(
 async def test_an_answer_without_shape_is_no_agents(clock: FakeClock, body: bytes) -> None:
     assert await open_one(Wire(FakeFetched(200, body)), clock).search("x", 1) == []
     assert await open_one(Wire(FakeFetched(200, body)), clock).resolve(ADDRESS) == []
+
+
+@pytest.mark.req("HOSTED-01")
+@pytest.mark.parametrize("base", ["https://agentverse.ai", "http://127.0.0.1:8000/"])
+async def test_the_hosted_agentverse_is_searched_and_resolves_as_any_other(clock: FakeClock, base: str) -> None:
+    record = {"address": ADDRESS, "endpoints": [{"url": "https://a.test/submit", "weight": 1}]}
+    wire = Wire(answer({"agents": [{"address": ADDRESS, "name": "rome"}]}), answer(record))
+    one = Agentverse(base, wire, clock)  # type: ignore[arg-type]  # a double of what it uses
+    assert [hit.card.name for hit in await one.search("weather", 5)] == ["rome"]
+    assert await one.resolve(ADDRESS) == ["https://a.test/submit"]
+    assert [(asked.method, asked.url.removeprefix(base.rstrip("/"))) for asked in wire.asked] == [
+        ("POST", "/v1/search/agents"),
+        ("GET", f"/v1/almanac/agents/{ADDRESS}"),
+    ]
