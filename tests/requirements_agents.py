@@ -234,7 +234,7 @@ A2A-07 proved Both a streamed answer (task, working, artifacts, completed) and a
     understood.
 A2A-08 proved Wire 1.0 (`SendMessage`, `SendStreamingMessage`, `A2A-Version: 1.0`, `{"text":...}`,
     `TASK_STATE_COMPLETED`) and wire 0.3 (`message/send`, `{"kind":"text",...}`, `completed`) are told apart.
-A2A-09 5 Agents of 0.3 alone are called as well, and our A2A server has `enable_v0_3_compat=True`.
+A2A-09 proved Agents of 0.3 alone are called as well, and our A2A server has `enable_v0_3_compat=True`.
 [agents §12]
 MCP-01 proved An MCP server is used by `Client("http://host/mcp", read_timeout_seconds=20)`, `list_tools()` and
     `call_tool(name, args)`, or over stdio.

@@ -302,6 +302,7 @@ class App:
         await asyncio.gather(*self._kept, return_exceptions=True)
         self.drain()
         await self.runs.aclose()
+        await self.answering.aclose()
         await self._turns.drains.aclose()
         await self.agents.aclose()
         await self.market.aclose()

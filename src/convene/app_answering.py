@@ -8,6 +8,8 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
+from convene.api.a2a import TALK as A2A_TALK
+from convene.api.a2a import A2aServer
 from convene.api.agent_inbox import AgentInbox
 from convene.api.mcp import McpServer
 from convene.app_books import allowances_by_plan
@@ -15,6 +17,7 @@ from convene.errors import ConveneError
 from convene.events import TextDelta
 from convene.serving.agent_callers import AgentCallers, KnownCallers
 from convene.serving.answering import AgentAnswering, AnsweringTerms
+from convene.serving.asked_tasks import AskedTasks
 from convene.serving.base_answering import AgentFound, Question
 from convene.serving.base_runs import RunEnded
 
@@ -52,6 +55,7 @@ class AnsweringParts:
         )
         self.answering = AgentAnswering(turns, catalog, runs.sessions, terms)
         self.callers = AgentCallers(settings.plan, allowances_by_plan(config)[settings.together])
+        self.tasks = AskedTasks(self.answering, runs.runs, A2A_TALK)
         self.lookup = Lookup(agents)
         self._inbox = AgentInbox(agents)
         self._config = config
@@ -61,12 +65,26 @@ class AnsweringParts:
     def endpoints(self, streams: Streams) -> dict[str, Endpoint]:
         """Return the endpoints by their names in `api.table.Endpoints`."""
         mcp = McpServer(self.answering, self.lookup, streams, self._clock.token, self._config.public_url)
+        a2a = A2aServer(
+            self.tasks,
+            self.lookup,
+            streams,
+            self._clock.stamped_id,
+            public_url=self._config.public_url,
+            has_keys=self._config.auth != "none",
+        )
         return {
             "agent_inbox": self._inbox.post,
             "agent_probe": self._inbox.probe,
+            "a2a": a2a.post,
+            "a2a_card": a2a.card,
             "mcp": mcp.post,
             "mcp_other": mcp.refuse,
         }
+
+    async def aclose(self) -> None:
+        """Leave what goes on to the next start."""
+        await self.tasks.aclose()
 
     def holder(self, key_id: str) -> Principal | None:
         """Return who is behind the key id of an agent; None: it is none."""

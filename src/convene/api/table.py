@@ -67,6 +67,8 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     delete_session: Endpoint
     agent_inbox: Endpoint
     agent_probe: Endpoint
+    a2a: Endpoint
+    a2a_card: Endpoint
     mcp: Endpoint
     mcp_other: Endpoint
     alive: Endpoint

@@ -18,6 +18,26 @@ def asked_routes(to: Endpoints) -> tuple[Route, ...]:
     return (
         Route(
             method="POST",
+            path="/a2a",
+            endpoint=to.a2a,
+            summary="Answer one request of the Agent2Agent protocol",
+            tag="Agents",
+            described=False,
+        ),
+        *(
+            Route(
+                method="GET",
+                path=f"/.well-known/{name}.json",
+                endpoint=to.a2a_card,
+                summary="Show the card of this server as an A2A agent",
+                open=True,
+                tag="Agents",
+                described=False,
+            )
+            for name in ("agent-card", "agent")
+        ),
+        Route(
+            method="POST",
             path="/mcp",
             endpoint=to.mcp,
             summary="Answer one message of the Model Context Protocol",

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from convene.serving.base import Outcome, Principal
+from convene.store.base_runs import Run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from convene.events import Event
+    from convene.serving.base_runs import RunEnded
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,4 +103,43 @@ class AgentLookup(Protocol):
 
     async def find(self, name: str) -> AgentFound | None:
         """Return the agent of an address, a handle or a URL."""
+        ...
+
+
+class AskedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A question as something that goes on by itself: a run, as whoever asked sees it."""
+
+    run: Run
+    context: str
+    """The conversation, by the caller's name and without its protocol."""
+    said: str
+    """The question."""
+    answer: str = ""
+    """Once it is over."""
+    message: str = ""
+    """Why it ended without an answer, if it did."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.run.status != "running"
+
+
+class TaskDesk(Protocol):
+    """Questions that go on whether or not anybody waits. A foreign one answers like a missing one (invariant 9)."""
+
+    async def begin(self, question: Question) -> AskedTask:
+        """Begin; returns as soon as it is written down. Raises as `Answering.ask` and `base.Turn.events` do."""
+        ...
+
+    async def show(self, who: Principal, task_id: str) -> AskedTask:
+        """Return one as it is now. Raises `NotFound`."""
+        ...
+
+    def read(self, task: AskedTask) -> AsyncGenerator[list[Event | RunEnded]]:
+        """Yield all that has been said from the beginning, then what comes, ending with `RunEnded`."""
+        ...
+
+    async def cancel(self, who: Principal, task_id: str) -> AskedTask:
+        """End one, and return it once it has ended, or as it is after a while. Raises `NotFound`."""
         ...

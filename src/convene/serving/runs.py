@@ -93,6 +93,7 @@ class KeptRuns:
         self._going_down = going_down
         self._memory = memory
         self._owed: list[RunEnd] = []
+        self._expected: dict[str, asyncio.Future[None]] = {}
 
     @property
     def store(self) -> Runs:
@@ -128,7 +129,17 @@ class KeptRuns:
         journal = StoredJournal(run, self.store, self.clock, self.terms.keep_us, room=self)
         await self.store.begin(run)
         self.live[run.id] = journal
+        expected = self._expected.pop(run.id, None)
+        if expected is not None and not expected.done():
+            expected.set_result(None)
         return journal
+
+    def expect(self, run_id: str) -> asyncio.Future[None]:
+        """Return what is done once a run has begun; whoever gives up waiting cancels it."""
+        expected = asyncio.get_running_loop().create_future()
+        self._expected[run_id] = expected
+        expected.add_done_callback(lambda _: self._expected.pop(run_id, None))
+        return expected
 
     def take_up(self, run: Run, recorded: Iterable[Step]) -> StoredJournal:
         """Return the journal of a run that this process has claimed, with what there is of it."""

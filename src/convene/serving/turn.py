@@ -97,7 +97,9 @@ class Turns:
             turn = agent.turn(self, request, generation, principal, deployment, request_id)
         else:
             turn = Turn(self, request, generation, principal, deployment, request_id)
-        return turn if request.agentic.session_id is None else agent.poll(turn, principal) or turn
+        if request.agentic.session_id is None or request.agentic.patient:
+            return turn
+        return agent.poll(turn, principal) or turn
 
     def resume(self, job: Job, principal: Principal, journal: RunJournal, turn_id: str) -> Turn:
         """Return a turn that goes on with a run, under another id: its reservation and its entry are its own.

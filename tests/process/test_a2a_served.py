@@ -1,0 +1,172 @@
+"""The official A2A client against a real server: both wire forms, streams, whole answers, tasks that outlive kills."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import pytest
+
+from conformance.environments import Absent, clean_environment, ensure_python
+from servers import do_without, free_port
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CALLER = Path(__file__).with_name("a2a_caller.py")
+WAIT_S = 60.0
+"""No test takes it; it turns one that hangs into one that fails."""
+CONFIG = """
+port = {port}
+[engine]
+enabled = false
+[scripted]
+enabled = true
+file = "{script}"
+[search]
+enabled = false
+[agents.answering]
+model = "played"
+"""
+SCRIPT = {
+    "models": [
+        {
+            "name": "played",
+            "turns": [
+                {"steps": [{"text": "The first answer."}]},
+                {"steps": [{"text": "The second answer."}]},
+            ],
+        },
+        {"name": "slow", "turns": [{"steps": [{"text": "At "}, {"pause_s": 6.0}, {"text": "last."}]}]},
+        {"name": "never", "turns": [{"steps": [{"pause_s": 600}, {"text": "Never."}]}]},
+        {"name": "broken", "turns": [{"steps": [{"fail": "unavailable"}]}]},
+    ]
+}
+WIRES = pytest.mark.parametrize("wire", ["1.0", "0.3"])
+
+
+class Server:
+    """A real server, which can be killed and started again."""
+
+    def __init__(self, folder: Path, python: Path) -> None:
+        self.port = free_port()
+        self.key = ""
+        self._folder = folder
+        self._python = python
+        self._process: asyncio.subprocess.Process | None = None
+        script, config = folder / "script.json", folder / "convene.toml"
+        script.write_text(json.dumps(SCRIPT))
+        config.write_text(CONFIG.format(port=self.port, script=script))
+        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
+        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+
+    async def start(self) -> None:
+        with (self._folder / "log").open("ab") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
+            )
+        async with asyncio.timeout(WAIT_S):
+            while not self._answers():
+                assert self._process.returncode is None, (self._folder / "log").read_text()
+                await asyncio.sleep(0.05)
+        self.key = self.key or (self._folder / "log").read_text().partition("Authorization: Bearer ")[2].split("'")[0]
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(httpx2.HTTPError):
+            return httpx2.get(f"http://127.0.0.1:{self.port}/livez").status_code == 200
+        return False
+
+    async def kill(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+    async def play(self, wire: str, scene: str, *words: str, key: str = "") -> Any:  # noqa: ANN401 -- JSON
+        """Run a scene of the official client and return what came."""
+        command = [str(CALLER), f"http://127.0.0.1:{self.port}", key or self.key, wire, scene, *words]
+        process = await asyncio.create_subprocess_exec(
+            str(self._python), *command, stdout=asyncio.subprocess.PIPE, env=clean_environment()
+        )
+        async with asyncio.timeout(WAIT_S):
+            out, _ = await process.communicate()
+        return json.loads(out)
+
+    async def until(self, wire: str, task: str, state: str) -> Any:  # noqa: ANN401 -- JSON
+        async with asyncio.timeout(WAIT_S):
+            while (found := await self.play(wire, "get", task))["state"] != state:  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.1)
+        return found
+
+
+@pytest.fixture(scope="module")
+def python() -> Path:
+    try:
+        return ensure_python("a2a")
+    except Absent as fault:
+        do_without(str(fault))
+
+
+@pytest.fixture
+async def server(tmp_path: Path, python: Path) -> AsyncIterator[Server]:
+    one = Server(tmp_path, python)
+    await one.start()
+    yield one
+    await one.kill()
+
+
+@pytest.mark.req("A2A-01", "A2A-04", "A2A-05", "A2A-08", "A2A-09")
+@WIRES
+async def test_the_official_client_gets_streams_and_whole_answers_and_a_refusal_in_its_own_errors(
+    server: Server, wire: str
+) -> None:
+    found = await server.play(wire, "ask", "hello")
+    assert (found["card"], found["skills"]) == ("Convene", ["answer"])
+    [asked] = found["asked"]
+    assert asked["text"] == "The first answer."
+    assert asked["kinds"][0] == "task"
+    assert asked["kinds"][-1] == "status_update"
+    assert "artifact_update" in asked["kinds"]
+    assert asked["states"][-1] == "TASK_STATE_COMPLETED"
+    assert asked["task"]["history"] == ["hello"]
+    whole = (await server.play(wire, "whole-ask", "hello", "and then?"))["asked"]
+    assert [one["kinds"] for one in whole] == [["task"], ["task"]]
+    assert [one["task"]["artifacts"] for one in whole] == [["The first answer."], ["The second answer."]]
+    assert [one["task"]["state"] for one in whole] == ["TASK_STATE_COMPLETED"] * 2
+    assert whole[0]["task"]["context"] == whole[1]["task"]["context"]
+    assert whole[0]["task"]["stamped"]
+    missing = await server.play(wire, "get", "run_nobodys")
+    assert missing["fault"] == "TaskNotFoundError"
+    over = await server.play(wire, "cancel", whole[0]["task"]["id"])
+    assert over["fault"] == "TaskNotCancelableError"
+
+
+@pytest.mark.req("A2A-06")
+@WIRES
+async def test_a_task_is_followed_from_elsewhere_ended_from_elsewhere_and_outlives_a_kill(
+    server: Server, wire: str
+) -> None:
+    slow, never, broken = await asyncio.gather(
+        *(server.play(wire, "whole-begin", "wait for it", model) for model in ("slow", "never", "broken"))
+    )
+    assert (slow["task"]["state"], slow["task"]["artifacts"]) == ("TASK_STATE_WORKING", [])
+    followed, ended = await asyncio.gather(
+        server.play(wire, "subscribe", slow["task"]["id"]), server.play(wire, "cancel", never["task"]["id"])
+    )
+    assert (followed["text"], followed["states"][-1]) == ("At last.", "TASK_STATE_COMPLETED")
+    assert ended["state"] == "TASK_STATE_CANCELED"
+    failed = await server.until(wire, broken["task"]["id"], "TASK_STATE_FAILED")
+    assert failed["why"]
+    begun = await server.play(wire, "whole-begin", "survive this", "slow")
+    await server.kill()
+    await server.start()
+    found = await server.until(wire, begun["task"]["id"], "TASK_STATE_COMPLETED")
+    assert (found["artifacts"], found["history"]) == (["At last."], ["survive this"])
+    assert (await server.play(wire, "get", never["task"]["id"]))["state"] == "TASK_STATE_CANCELED"
+    assert (await server.play(wire, "get", slow["task"]["id"]))["artifacts"] == ["At last."]
