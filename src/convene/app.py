@@ -30,7 +30,7 @@ from convene.api.table import Endpoints, route_table
 from convene.api.tools import ServerTools
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
-from convene.app_agent import make_agent
+from convene.app_agent import make_agent, reply_shape
 from convene.app_agents import AgentParts
 from convene.app_answering import AnsweringParts
 from convene.app_books import BookRoom, allowances_of, open_store
@@ -169,7 +169,7 @@ class App:
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
-        chats = ChatCompletions(self._turns, streams, config.agentic.tool_calls_shape)
+        chats = ChatCompletions(self._turns, streams, reply_shape(config))
         endpoints = Endpoints(
             chat=self._once(chats),
             embeddings=self._once(EmbeddingRequests(self._embedder)),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from convene.api.chat_reply import ReplyShape
 from convene.serving.agent import Agent, AgentSettings, Hooks
 from convene.serving.answer_text import AnswerText
 from convene.serving.judge import Judge
@@ -82,6 +83,11 @@ def agent_settings(config: Config) -> AgentSettings:
         on_disconnect=said.on_disconnect,
         currency=config.currency,
     )
+
+
+def reply_shape(config: Config) -> ReplyShape:
+    """Return what `[agentic]` says of whole replies."""
+    return ReplyShape(config.agentic.tool_calls_shape, config.agentic.metadata_shape)
 
 
 def agentic_terms(config: Config, name: str) -> AgenticTerms:

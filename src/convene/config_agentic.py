@@ -42,3 +42,9 @@ class AgenticSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["dual", "bare", "off"],
         About("How the server's own calls also stand in tool_calls of whole replies to requests without tools"),
     ] = "dual"
+    metadata_shape: Annotated[
+        Literal["objects", "strings"],
+        About(
+            "Whether notices and cost in the metadata of whole replies are JSON, or JSON in texts for strict clients"
+        ),
+    ] = "objects"

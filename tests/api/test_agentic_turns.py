@@ -381,6 +381,37 @@ async def test_calls_of_the_server_stand_in_tool_calls_of_whole_replies_as_the_o
         assert not shown[0].keys() & theirs.keys()
 
 
+@pytest.mark.parametrize("shape", ["objects", "strings"])
+async def test_notices_and_cost_are_texts_in_whole_replies_where_the_operator_wants_them_for_strict_clients(
+    play: Any,  # noqa: ANN401
+    shape: str,
+) -> None:
+    settings = AgenticSettings(metadata_shape=shape)  # type: ignore[arg-type]  # the two that there are
+    async with play([call()], [text("Sunny.")], agentic=settings, prices={"played": Price(input=5)}) as served:
+        reply = await ask(served, web_search=True)
+        options: Any = {
+            "base_url": served.sdk.base_url,
+            "api_key": served.sdk.api_key,
+            "http_client": served.sdk._client,
+        }
+        strict = openai.AsyncOpenAI(**options, max_retries=0, _strict_response_validation=True)
+        body: Any = {"model": "played", "messages": ASK, "extra_body": {"web_search": True}}
+        asking: Any = strict.chat.completions.create(**body)
+        if shape == "objects":
+            with pytest.raises(openai.APIResponseValidationError):
+                await asking
+        else:
+            metadata: Any = (await asking).metadata
+            assert json.loads(metadata["cost"])["currency"] == "USD"
+        streaming: Any = await strict.chat.completions.create(**body, stream=True)
+        chunks = [chunk async for chunk in streaming]
+    notices = reply["metadata"]["notices"]
+    found = json.loads(notices) if shape == "strings" else notices
+    assert [one["code"] for one in found] == ["search_unavailable"]
+    told: Any = (chunks[-1].model_extra or {})["metadata"]
+    assert [one["code"] for one in told["notices"]] == ["search_unavailable"]
+
+
 @pytest.mark.req("MODEL-08")
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_model_that_calls_for_ever_stops_one_round_after_its_ceiling_and_says_so(

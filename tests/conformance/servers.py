@@ -1,11 +1,13 @@
 """The servers under test: real processes, `python -m convene serve`, each with a data folder of its own.
 
-`scripted` and `open` (the same without keys) answer at once and always the same, `searching` also searches a SearXNG
-and reads pages of a double, `embedded` is the default configuration with its real model. Called by `run.py`.
+`scripted` and `open` (the same without keys) answer at once and always the same, `searching` also searches a SearXNG,
+reads pages and has a tool of an MCP server, all doubles, and `embedded` is the default configuration with its real
+model. Called by `run.py`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from conformance.environments import HERE, OUT, Absent, clean_environment
+from mcp_double import DoubleTool, McpDouble
 from searx_double import serving_searx
 
 if TYPE_CHECKING:
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 SCRIPTED: Final = f"""\
 [engine]
 enabled = false
+[agentic]
+metadata_shape = "strings"
 [scripted]
 enabled = true
 file = {json.dumps(str(HERE / "script.toml"))}
@@ -48,6 +54,16 @@ file = {script}
 [models.asi1]
 upstream = "scripted"
 model = "guide"
+[models.asi1-mini]
+upstream = "scripted"
+model = "mixer"
+[models.asi1-ultra]
+upstream = "scripted"
+model = "planner"
+[agentic]
+metadata_shape = "strings"
+[mcp.harbour]
+url = "{mcp}"
 [search]
 engines = ["searxng"]
 [search.searxng]
@@ -100,7 +116,8 @@ def serve(name: str, *, keep: bool) -> Iterator[Server]:
     with contextlib.ExitStack() as stack:
         text = CONFIGURATIONS[name]
         if name == "searching":
-            text = _write_guide(folder, stack.enter_context(serving_searx()).base_url)
+            searx, mcp = stack.enter_context(serving_searx()), stack.enter_context(_serving_mcp())
+            text = _write_guide(folder, searx.base_url, mcp)
         (folder / "convene.toml").write_text(head + text, "utf-8")
         yield from _run(name, folder, keep=keep)
 
@@ -124,17 +141,63 @@ def _run(name: str, folder: Path, *, keep: bool) -> Iterator[Server]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_guide(folder: Path, root: str) -> str:
-    """Write the script of a model that searches, reads and cites; return the configuration with its search engine."""
+@contextlib.contextmanager
+def _serving_mcp() -> Iterator[str]:
+    """Serve an MCP server with one tool from a thread, and yield its address."""
+    tides = DoubleTool(
+        name="tides",
+        run=lambda place: f"High water at {place} is at 14:20.",
+        description="Tells when it is high water at a place on the coast",
+        schema={
+            "type": "object",
+            "properties": {"place": {"type": "string"}},
+            "required": ["place"],
+            "additionalProperties": False,
+        },
+        annotations={"readOnlyHint": True, "openWorldHint": False},
+    )
+    server, loop = McpDouble(tides), asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        asyncio.run_coroutine_threadsafe(server.up(), loop).result(START_S)
+        yield server.url
+        asyncio.run_coroutine_threadsafe(server.down(), loop).result(START_S)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def _write_guide(folder: Path, root: str, mcp: str) -> str:
+    """Write the scripts of models that search, mix, and plan; return the configuration with what they call."""
     turns: list[dict[str, object]] = [
         {"call": {"name": "web_search", "args": {"query": "lighthouse Vellmar height"}}},
         {"call": {"name": "web_fetch", "args": {"url": f"{root}/pages/lighthouse"}}},
         {"text": "The tower is 43 metres high [1] and was first lit in 1871 [1]. The mole is 612 metres long [2]."},
     ]
+    search = {"call": {"name": "web_search", "args": {"query": "lighthouse Vellmar"}}}
+    tides = {"call": {"name": "harbour__tides", "args": {"place": "vellmar"}}}
+    mixed: list[dict[str, object]] = [
+        {"steps": [search, tides]},
+        {"steps": [{"call": {"name": "paint_wall", "args": {"colour": "red"}}}]},
+        {"steps": [{"text": "High water is at 14:20; the wall is red [1]."}]},
+    ]
+    plan = [
+        {"id": "a", "task": "find it", "tool": "web_search", "input": "lighthouse Vellmar", "depends_on": []},
+        {"id": "b", "task": "the tides", "tool": "harbour__tides", "input": "vellmar", "depends_on": []},
+    ]
+    planned: list[dict[str, object]] = [
+        {"when": "Make a plan for the last request", "steps": [{"text": json.dumps({"steps": plan})}]},
+        {"when": "The plan was carried out", "steps": [{"text": "High water is at 14:20 [1]."}]},
+    ]
     script = folder / "guide.json"
-    models = [{"name": "guide", "turns": [{"steps": [step]} for step in turns]}]
+    guide: list[dict[str, object]] = [{"steps": [step]} for step in turns]
+    models = [
+        {"name": name, "turns": said} for name, said in (("guide", guide), ("mixer", mixed), ("planner", planned))
+    ]
     script.write_text(json.dumps({"models": models}), "utf-8")
-    return SEARCHING.format(script=json.dumps(str(script)), root=root)
+    return SEARCHING.format(script=json.dumps(str(script)), root=root, mcp=mcp)
 
 
 def _wait(name: str, process: subprocess.Popen[bytes], folder: Path) -> Server:

@@ -96,8 +96,8 @@ def run_openai_3(name: str, server: Server) -> Outcome:
     return _run_openai(name, server, "openai-3")
 
 
-def _run_openai(name: str, server: Server, family: str) -> Outcome:
-    return read_lines(_start([str(ensure_python(family)), str(HERE / "openai_sdk.py")], _folder(name), server))
+def _run_openai(name: str, server: Server, family: str, program: str = "openai_sdk.py") -> Outcome:
+    return read_lines(_start([str(ensure_python(family)), str(HERE / program)], _folder(name), server))
 
 
 def run_node_current(name: str, server: Server) -> Outcome:
@@ -108,6 +108,16 @@ def run_node_current(name: str, server: Server) -> Outcome:
 def run_node_previous(name: str, server: Server) -> Outcome:
     """Our program on openai 6 and ai 6 for Node, with zod 3."""
     return _run_node(name, server, "previous")
+
+
+def search_openai_3(name: str, server: Server) -> Outcome:
+    """Turns in which the server searches, plans, tutors and calls tools, on major 3 of OpenAI's SDK, strictly read."""
+    return _run_openai(name, server, "openai-3", "searching_openai.py")
+
+
+def search_openai_2(name: str, server: Server) -> Outcome:
+    """The same on major 2."""
+    return _run_openai(name, server, "openai-2", "searching_openai.py")
 
 
 def search_node_current(name: str, server: Server) -> Outcome:

@@ -12,7 +12,7 @@ import msgspec
 
 from convene.agent_hops import HEADER, read_hops
 from convene.api.call import ClientLeftError
-from convene.api.chat_reply import cost_of, reply_bytes
+from convene.api.chat_reply import WHOLE, ReplyShape, cost_of, reply_bytes
 from convene.api.chat_request import read_chat
 from convene.api.problems import internal
 from convene.api.sse import ChatFrames
@@ -20,7 +20,6 @@ from convene.errors import Busy, ConveneError
 
 if TYPE_CHECKING:
     from convene.api.call import Call
-    from convene.api.chat_reply import ServerCalls
     from convene.api.chat_request import ChatCall
     from convene.api.stream import Stream, Streams
     from convene.serving.base import ChatRequest, Turn, Turns
@@ -33,11 +32,11 @@ SHUT_DOWN = Busy("The server is shutting down and could not finish this answer; 
 class ChatCompletions:
     """The endpoint; holds the use case and the open streams."""
 
-    def __init__(self, turns: Turns, streams: Streams, shape: ServerCalls = "dual") -> None:
-        """`shape`: how calls of the server's own tools stand in `tool_calls` too (decision 1)."""
+    def __init__(self, turns: Turns, streams: Streams, shape: ReplyShape = WHOLE) -> None:
+        """`shape`: what the operator says of whole replies."""
         self._turns = turns
         self._streams = streams
-        self._shape: ServerCalls = shape
+        self._shape = shape
 
     async def __call__(self, call: Call) -> None:
         """Answer one request."""

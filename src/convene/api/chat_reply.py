@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from json.encoder import encode_basestring as _quote
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -44,12 +44,24 @@ SERVICE_TIER = "default"
 ESTIMATED = Notice("usage_estimated", "The upstream reported no token counts; they are estimated from the text.")
 
 
+MetadataShape = Literal["objects", "strings"]
+"""Whether `notices` and `cost` of `metadata` are JSON, or texts that hold it."""
 ServerCalls = Literal["dual", "bare", "off"]
 """How calls of the server's own tools stand in `tool_calls` too: OpenAI's keys and ASI:One's, ASI:One's alone, not."""
 
 
+class ReplyShape(NamedTuple):
+    """What the operator says of whole replies."""
+
+    calls: ServerCalls = "dual"
+    metadata: MetadataShape = "objects"
+
+
+WHOLE: Final = ReplyShape()
+
+
 def reply_bytes(
-    gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, request_id: str, shape: ServerCalls = "dual"
+    gathered: Fold | PlainAnswer, turn: Turn, call: ChatCall, request_id: str, shape: ReplyShape = WHOLE
 ) -> bytes:
     """Return the body of a whole reply: OpenAI's shape and the five extras, always present (decisions)."""
     if isinstance(gathered, PlainAnswer):
@@ -57,9 +69,11 @@ def reply_bytes(
             return _plain_reply(gathered, turn, call, request_id)
         gathered = fold(gathered)
     metadata = metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome), turn.run_id)
+    if shape.metadata == "strings":
+        metadata = in_strings(metadata)
     reply = reply_of(gathered, turn.id, turn.created, metadata, turn.conversation_id, legacy=call.legacy_functions)
-    if gathered.tools and shape != "off" and not call.request.generation.tools:
-        reply.choices[0].message.tool_calls = server_calls(gathered.tools, shape) or UNSET
+    if gathered.tools and shape.calls != "off" and not call.request.generation.tools:
+        reply.choices[0].message.tool_calls = server_calls(gathered.tools, shape.calls) or UNSET
     reply.system_fingerprint = fingerprint_of(gathered.began, seeded=call.seeded)
     if call.service_tier:
         reply.service_tier = SERVICE_TIER
@@ -243,6 +257,19 @@ def metadata_of(
         notices.append(ESTIMATED)
     upstream = UNSET if gathered.began is None else gathered.began.upstream
     return ReplyMetadata(request_id, model, run_id or UNSET, upstream, cost, notices or UNSET)
+
+
+def in_strings(metadata: ReplyMetadata) -> ReplyMetadata:
+    """Return it with texts alone, as OpenAI's type of that name has it: what is no text becomes JSON in one (0007)."""
+    cost, notices = metadata.cost, metadata.notices
+    return ReplyMetadata(
+        metadata.request_id,
+        metadata.model,
+        metadata.run_id,
+        metadata.upstream,
+        UNSET if cost is UNSET else _encode(cost).decode(),
+        UNSET if notices is UNSET else _encode(notices).decode(),
+    )
 
 
 def fingerprint_of(began: Began | PlainAnswer | None, *, seeded: bool) -> str | UnsetType:

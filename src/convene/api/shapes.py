@@ -315,14 +315,17 @@ class Cost(msgspec.Struct):
 
 
 class ReplyMetadata(msgspec.Struct):
-    """How the answer came about (decisions, shapes of the extras). `cost` is there where the model has a price."""
+    """How the answer came about (decisions, shapes of the extras). `cost` is there where the model has a price.
+
+    `cost` and `notices` are texts with the same JSON where the operator wants it so, see `[agentic] metadata_shape`.
+    """
 
     request_id: str
     model: str
     run_id: str | UnsetType = UNSET
     upstream: str | UnsetType = UNSET
-    cost: Cost | UnsetType = UNSET
-    notices: list[Notice] | UnsetType = UNSET
+    cost: Cost | str | UnsetType = UNSET
+    notices: list[Notice] | str | UnsetType = UNSET
 
 
 class ChatReply(msgspec.Struct):

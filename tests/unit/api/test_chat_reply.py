@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from convene.api.chat_reply import reply_bytes
+from convene.api.chat_reply import ReplyShape, reply_bytes
 from convene.api.chat_request import read_chat
 from convene.events import (
     Began,
@@ -199,7 +199,7 @@ def shaped(shape: str, *events: Event, **fields: object) -> dict[str, Any]:
     """Return the message of a reply, with the server's calls in this shape."""
     body = {"model": "asked", "messages": [{"role": "user", "content": "x"}]} | fields
     call = read_chat(msgspec.json.encode(body), None)
-    made = reply_bytes(fold(events), Turn(), call, "req_1", shape)  # type: ignore[arg-type]  # one of the three
+    made = reply_bytes(fold(events), Turn(), call, "req_1", ReplyShape(shape))  # type: ignore[arg-type]  # one of three
     return msgspec.json.decode(made, type=dict[str, Any])["choices"][0]["message"]  # type: ignore[no-any-return]
 
 
