@@ -88,10 +88,15 @@ def image_models(
 
 def image_links(config: Config, clock: Clock) -> ImageLinks:
     """Return the links to pictures, which are kept in the data folder."""
-    host = "127.0.0.1" if config.host in ("", "0.0.0.0", "::") else config.host  # noqa: S104 -- compared, not bound
-    base_url = (config.public_url or f"http://{host}:{config.port}").rstrip("/")
     files = PictureFiles(config.data_dir / "images", clock, config.image_bytes_max)
-    return ImageLinks(files, clock, base_url, config.image_link_hours * 3600)
+    return ImageLinks(files, clock, own_address(config, config.port), config.image_link_hours * 3600)
+
+
+def own_address(config: Config, port: int) -> str:
+    """Return how others reach this server, as far as it knows, without a slash at the end."""
+    host = "127.0.0.1" if config.host in ("", "0.0.0.0", "::") else config.host  # noqa: S104 -- compared, not bound
+    bare = f"[{host}]" if ":" in host else host
+    return (config.public_url or f"http://{bare}:{port}").rstrip("/")
 
 
 class ImageParts:
@@ -126,6 +131,10 @@ class ImageParts:
             "show_image": files.show,
             "delete_image": files.delete,
         }
+
+    def listen_at(self, port: int) -> None:
+        """Name this port in links: the system has chosen it, if 0 was configured."""
+        self.links.base_url = own_address(self._config, port)
 
     def tools(self) -> Sequence[Tool]:
         """Return the tool; see `Toolbox`."""

@@ -136,7 +136,12 @@ async def work() -> int:
     obeying = asyncio.create_task(link.obey(), name="supervisor's word")
     try:
         link.listeners = [socket.socket(fileno=number) for number in order.listeners]
-        await serve(server, link.asked, sockets=link.listeners, on_ready=lambda _: channel.send(Listening()))
+
+        def listen(server: Server) -> None:
+            app.images.listen_at(server.port)
+            channel.send(Listening())
+
+        await serve(server, link.asked, sockets=link.listeners, on_ready=listen)
     finally:
         obeying.cancel()
         channel.close()

@@ -166,6 +166,9 @@ async def test_an_agentic_model_has_a_picture_drawn_and_its_text_shows_the_link(
             frames = [one for one in await served.frames(**asked) if one != "[DONE]"]
             text = "".join(c["delta"].get("content") or "" for one in frames for c in one.get("choices", ()))
             ran = [item for one in frames for item in one.get("executable_data") or ()]
+            told = [step["summary"] for one in frames for step in one.get("intermediate_steps") or ()]
+            assert "Drawing: step 1 of 4" in told
+            assert told.index("Drawing") < told.index("Drawing: step 1 of 4")
         else:
             reply = (await served.chat(**asked)).json()
             text, ran = reply["choices"][0]["message"]["content"], reply["executable_data"]

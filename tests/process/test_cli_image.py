@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import json
 import os
 import pty
@@ -119,6 +121,20 @@ def test_a_server_that_answers_with_one_body_is_understood(host: Host, tmp_path:
     assert path == "/v1/images/generations"
     told = {"prompt": "a fox", "size": "256x256", "output_format": "png", "stream": True}
     assert json.loads(body) == told
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_link_names_the_port_that_the_system_has_chosen(tmp_path: Path, workers: int) -> None:
+    with program(tmp_path, f"workers = {workers}\n{CONFIG}") as server:
+        server.wait_ready()
+        asked = json.dumps({"prompt": "a fox", "size": "256x256", "response_format": "url"})
+        headers = {"authorization": f"Bearer {server.key}", "content-type": "application/json"}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)) as connection:
+            connection.request("POST", "/v1/images/generations", asked, headers)
+            link = json.loads(connection.getresponse().read())["data"][0]["url"]
+        assert link.startswith(f"http://127.0.0.1:{server.port}/v1/images/files/")
+        status, data = server.get(link.removeprefix(f"http://127.0.0.1:{server.port}"))
+        assert (status, data[:4]) == (200, b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -62,10 +62,13 @@ class ImageLinks:
     """The links of one server."""
 
     def __init__(self, files: Files, clock: Clock, base_url: str, keep_s: float) -> None:
-        """`base_url`: how others reach this server, without a slash at the end. `keep_s`: how long a link is good."""
+        """`base_url`: how others reach this server, without a slash at the end; it may change, old links stay good.
+
+        `keep_s`: how long a link is good.
+        """
         self._files = files
         self._clock = clock
-        self._base_url = base_url
+        self.base_url = base_url
         self._keep_s = keep_s
         self._secret = b""
 
@@ -74,7 +77,7 @@ class ImageLinks:
         shelf = await self._shelf(owner)
         file = f"{shelf}-{await self._files.put(shelf, picture.data, picture.format)}"
         expires = int(self._clock.now() + self._keep_s)
-        return f"{self._base_url}{PATH}{file}?expires={expires}&signature={await self._sign(file, expires)}"
+        return f"{self.base_url}{PATH}{file}?expires={expires}&signature={await self._sign(file, expires)}"
 
     async def fetch(self, file: str, expires: int, signature: str) -> tuple[bytes, str]:
         """Return a picture and its media type. Raises `NotFound` and `StoreFault`."""

@@ -244,7 +244,8 @@ def sizes_of(can: ImageCapabilities) -> tuple[tuple[int, int], ...]:
     """Return the sizes that may be asked for."""
     if can.sizes is not None:
         return can.sizes
-    return tuple(one for one in SIZES if max(one) <= can.side_max and not any(side % can.side_step for side in one))
+    known = [one for one in SIZES if max(one) <= can.side_max and not any(side % can.side_step for side in one)]
+    return tuple(known if can.default_size in known else [*known, can.default_size])
 
 
 def describe_images(can: ImageCapabilities) -> ImageAbilities:

@@ -260,6 +260,9 @@ def test_a_model_is_asked_only_for_sizes_it_has() -> None:
     can = ImageCapabilities(side_max=1024, side_step=64, default_size=(512, 512))
     assert sizes_of(can) == ((256, 256), (512, 512), (1024, 1024))
     assert fit(wish(size=""), can).size == (512, 512)
+    own = ImageCapabilities(side_max=512, default_size=(512, 384))
+    assert sizes_of(own) == ((256, 256), (512, 512), (512, 384))
+    assert fit(wish(size="512x384"), own).size == (512, 384)
     odd = ImageCapabilities(sizes=((640, 480),), default_size=(640, 480))
     assert fit(wish(size="640x480"), odd).size == (640, 480)
     with pytest.raises(BadRequest, match="640x480"):
