@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Final
 import msgspec
 
 from convene.egress import EgressFailed, Request
+from convene.egress_url import BadUrl, read_url
 from convene.errors import Failed, Retry
 from convene.tools.base import Source, ToolResult, ToolSpec
 from convene.tools.page_kind import kind_of
 from convene.tools.page_pool import PageOrder
+from convene.tools.search_filters import Filters
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,7 +107,10 @@ class WebFetch:
             asked = msgspec.convert(arguments, Arguments)
         except msgspec.ValidationError as error:
             raise Retry(f"The arguments cannot be used: {error}.") from error
-        async with await self._egress.fetch(Request(url=asked.url.strip(), headers=(("accept", ACCEPT),))) as page:
+        filters, wanted = Filters.of(context.options), asked.url.strip()
+        _check_site(wanted, filters)
+        async with await self._egress.fetch(Request(url=wanted, headers=(("accept", ACCEPT),))) as page:
+            _check_site(page.url, filters)  # it may have led elsewhere
             context.progress(f"Reading {_site(page.url)}")
             _check_status(page.status)
             body = await _body_of(page)
@@ -122,6 +127,16 @@ class WebFetch:
             chars=asked.max_chars or self._chars,
         )
         return _result(url, asked.start, await self._pool.read(order, body))
+
+
+def _check_site(url: str, filters: Filters) -> None:
+    """Raise `Failed` for a page of a site that the request leaves out; what is no address is told by the fetch."""
+    try:
+        host = read_url(url).host
+    except BadUrl:
+        return
+    if not filters.allow(host):
+        raise Failed(f"This request lets no page of {host} be read (web_search_options.filters).")
 
 
 async def _body_of(page: Fetched) -> bytes:

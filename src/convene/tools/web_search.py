@@ -18,6 +18,7 @@ from convene.events import Noticed
 from convene.tools.base import Source, ToolResult, ToolSpec
 from convene.tools.search_base import EngineFailed, Freshness, Hit, Query
 from convene.tools.search_clean import cut, domain
+from convene.tools.search_filters import DOMAINS_MAX, Filters
 from convene.tools.search_http import field, text
 from convene.tools.search_places import language_of, place_of
 
@@ -32,7 +33,6 @@ NAME: Final = "web_search"
 QUERY_CHARS_MAX: Final = 400
 """What Brave takes, and more than anybody needs."""
 RESULTS_MAX: Final = 20
-DOMAINS_MAX: Final = 20
 SPARE_S: Final = 5.0
 """The tool may take this much longer than its engines."""
 
@@ -136,15 +136,9 @@ class WebSearch:
             raise Retry("The query is empty: say what to search for.")
         share, excerpt_chars = _SIZES.get(text(options.get("search_context_size")), _SIZES["medium"])
         count = asked.count or max(1, min(RESULTS_MAX, round(settings.count * share)))
-        include = _narrowed(
-            (settings.include_domains, _listed(options, "allowed_domains"), _domains(asked.include_domains)),
-        )
-        exclude = {
-            *settings.exclude_domains,
-            *_listed(options, "blocked_domains"),
-            *_listed(options, "excluded_domains"),
-            *_domains(asked.exclude_domains),
-        }
+        filters = Filters.of(options)
+        include = _narrowed((settings.include_domains, filters.allowed, _domains(asked.include_domains)))
+        exclude = {*settings.exclude_domains, *filters.blocked, *_domains(asked.exclude_domains)}
         place = _Place.of(options)
         language, country = place_of(settings.region)
         country = place.country or country
@@ -202,13 +196,6 @@ class _Place(msgspec.Struct, frozen=True):
 def _place(name: str) -> str:
     name = name.strip()
     return name if _PLACE.fullmatch(name) else ""
-
-
-def _listed(options: Mapping[str, object], name: str) -> tuple[str, ...]:
-    """Return the domains of `filters`, as OpenAI's Responses API has them; what is no domain is left out."""
-    names = field(options.get("filters"), name)
-    found = (domain(text(one)) for one in names[:DOMAINS_MAX]) if isinstance(names, list) else ()
-    return tuple(sorted({one for one in found if one}))
 
 
 def _domains(names: Iterable[str]) -> tuple[str, ...]:

@@ -47,13 +47,24 @@ class Ground:
         self.tool = WebFetch(egress, self.pool, chars=2000, longest_s=40.0)  # type: ignore[arg-type]
         self.said: list[str] = []
 
-    def fetch(self, arguments: Mapping[str, object] | None = None) -> ToolResult:
-        context = ToolContext(owner="o", run_id="r", call_id="c", idempotency_key="k", progress=self.said.append)
+    def fetch(
+        self, arguments: Mapping[str, object] | None = None, filters: Mapping[str, object] | None = None
+    ) -> ToolResult:
+        context = ToolContext(
+            owner="o",
+            run_id="r",
+            call_id="c",
+            idempotency_key="k",
+            progress=self.said.append,
+            options={"filters": filters or {}},
+        )
         return run(self.tool.run(arguments or {"url": URL}, context))
 
-    def fault(self, arguments: Mapping[str, object] | None = None) -> ToolFault:
+    def fault(
+        self, arguments: Mapping[str, object] | None = None, filters: Mapping[str, object] | None = None
+    ) -> ToolFault:
         with pytest.raises(ToolFault) as caught:
-            self.fetch(arguments)
+            self.fetch(arguments, filters)
         assert all(reply.closed for reply in self.wire.replies)
         return caught.value
 
@@ -222,3 +233,34 @@ def test_it_says_what_it_can_read_and_sends_nothing_else_along() -> None:
     headers = dict(ground.wire.hops[0].headers)
     assert set(headers) == {"accept", "user-agent", "accept-encoding"}
     assert headers["accept"].startswith("text/html")
+
+
+@pytest.mark.parametrize("filters", [{"allowed_domains": ["example"]}, {"blocked_domains": ["other.example", "vell"]}])
+def test_pages_of_the_sites_that_the_request_allows_are_read(filters: dict[str, list[str]]) -> None:
+    assert Ground(page(ARTICLE)).fetch(filters=filters).links[0] == URL
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"allowed_domains": ["other.example"]},
+        {"blocked_domains": ["vell.example"]},
+        {"excluded_domains": ["vell.example"]},
+    ],
+)
+def test_no_page_of_a_site_that_the_request_leaves_out_is_asked_for(filters: dict[str, list[str]]) -> None:
+    ground = Ground(page(ARTICLE))
+    fault = ground.fault(filters=filters)
+    assert isinstance(fault, Failed)
+    assert "vell.example" in fault.message
+    assert ground.wire.replies == []
+
+
+def test_a_page_that_leads_to_a_site_that_is_left_out_is_not_read() -> None:
+    away = Told(status=302, headers={"location": "https://away.example/page"}, pieces=())
+    told = iter([away, page(ARTICLE)])
+    ground = Ground(away)
+    egress, wire, _ = guarded(NotedWire(lambda _: next(told)))
+    ground.tool._egress, ground.wire = egress, wire
+    assert "away.example" in ground.fault(filters={"allowed_domains": ["vell.example"]}).message
+    assert ground.pool.orders == []
