@@ -34,6 +34,7 @@ from convene.app_agent import make_agent, reply_shape
 from convene.app_agents import AgentParts
 from convene.app_answering import AnsweringParts
 from convene.app_books import BookRoom, allowances_of, open_store
+from convene.app_fees import AgentTill
 from convene.app_images import ImageParts
 from convene.app_market import MarketParts
 from convene.app_metrics import Shelf
@@ -158,7 +159,8 @@ class App:
         self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
         more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
         self.market = MarketParts(clock, lambda: self._store)
-        self.agents = AgentParts(config, clock, lambda: self._store.sessions)
+        self.till = AgentTill(config, self.accounts.holder, admission or Open())
+        self.agents = AgentParts(config, clock, lambda: self._store.sessions, till=self.till)
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
         agents = self.agents if tools is None else None
@@ -258,6 +260,7 @@ class App:
             killed = self._resume_runs(ring)
             self.books = await BookRoom.open(config, self._clock, self._store, self.catalog, principals, killed)
             self._turns.admission = self._embedder.admission = self.images.desk.admission = self.books.books
+            self.till.fees.admission = self.books.books
         self._replays = Replays(self._store.answers, self._clock, config.idempotency.keep_s)
         self._kept_answers.replays = self._replays
         self.keep(asyncio.create_task(self._replays.sweep(), name="expired answers"))

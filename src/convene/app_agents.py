@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import msgspec
 
@@ -185,6 +185,14 @@ class Desk:
                 log.warning("how a call went is not kept: %s %s", fault.message, fault.detail)
 
 
+class Till(Protocol):
+    """Charges for questions to agents that have a price."""
+
+    def charged(self, agent: FoundAgent, asking: Asking, answer: AsyncGenerator[Heard]) -> AsyncGenerator[Heard]:
+        """Yield the answer, charged for if the agent has a price; instead of it an error, if it cannot be paid."""
+        ...
+
+
 class AgentParts:
     """Everything about asking agents, of one application. Tools are there from the start, agents from `start` on."""
 
@@ -196,6 +204,7 @@ class AgentParts:
         egress: Egress | None = None,
         directories: Sequence[Directory] = (),
         populated: Callable[[], bool] = lambda: True,
+        till: Till | None = None,
     ) -> None:
         """Take what is needed.
 
@@ -206,6 +215,7 @@ class AgentParts:
             egress: takes the place of the guarded way out.
             directories: come before the configured one, and are this server's own.
             populated: whether any of them has anybody; asked for every request of an agentic model, so it is cheap.
+            till: charges for agents with a price; without it nothing costs anything.
         """
         self._config = config
         self._settings = config.agents
@@ -223,6 +233,7 @@ class AgentParts:
         named = (self._named,) if self._named.anybody() else ()
         self.directories: tuple[Directory, ...] = (*named, *directories, *remote) if settings.enabled else ()
         self._populated = populated if directories else lambda: False
+        self._till = till
         self.me: Identity | None = None
         self._inbox: Inbox | None = None
         self._desk = Desk(self.directories, (), rules=self._rules)
@@ -275,7 +286,8 @@ class AgentParts:
 
     def ask(self, agent: FoundAgent, asking: Asking) -> AsyncGenerator[Heard]:
         """See `tools.agents_base.AgentDesk`."""
-        return self._desk.ask(agent, asking)
+        answer = self._desk.ask(agent, asking)
+        return answer if self._till is None else self._till.charged(agent, asking, answer)
 
     async def give_up(self, agent: FoundAgent, asking: Asking) -> None:
         """See `tools.agents_base.AgentDesk`; it is said aside, for an answer to a user waits for this to return."""

@@ -578,6 +578,9 @@ def _check_agents(config: Config) -> None:
         if not message and agent.url and not _is_web_root(agent.url):
             setting = "url"
             message = f"must be absolute, http:// or https://, without user, query or #, not {_without_user(agent.url)}"
+        if not message and agent.price and agent.price not in config.prices:
+            setting = "price"
+            message = f"names {agent.price!r}, which is not one of: {', '.join(sorted(config.prices)) or 'none'}"
         if message:
             raise _fault(config, ("agent", name, setting), message)
 

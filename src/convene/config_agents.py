@@ -84,6 +84,9 @@ class KnownAgent(msgspec.Struct, frozen=True, kw_only=True):
     api_key: Annotated[Secret, About("Key sent to url as Authorization: Bearer")] = Secret()
     headers: Annotated[dict[str, Secret], About("Further headers sent to url")] = msgspec.field(default_factory=dict)
     description: Annotated[str, About("What it is good for, instead of its own words")] = ""
+    price: Annotated[
+        str, About("Name of the price whose `request` an answered question costs; empty: it costs nothing")
+    ] = ""
 
     @property
     def secrets(self) -> tuple[Secret, ...]:

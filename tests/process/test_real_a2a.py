@@ -44,6 +44,11 @@ agent_wait_s = {wait_s}
 [agent.locked]
 url = "{house}/locked"
 api_key = "the key"
+[prices.cheap]
+request = 0.25
+[agent.priced]
+url = "{house}/slow"
+price = "cheap"
 [agent.switched]
 url = "{house}/fail/.well-known/agent-card.json"
 enabled = false
@@ -126,12 +131,12 @@ class Server:
             text += f'[agent.{name}]\nurl = "{house.url}/{name}"\n'
         config.write_text(text)
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
-        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+        self.environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
 
     async def start(self) -> None:
         with (self._folder / "log").open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
+                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self.environ, cwd=self._folder
             )
         async with asyncio.timeout(WAIT_S):
             while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
@@ -237,3 +242,25 @@ async def test_an_agent_that_is_switched_off_is_neither_found_nor_asked(tmp_path
             message = {"role": "user", "content": f"{name} hello"}
             await server.post({"model": "played-agentic", "messages": [message]})
     assert house.asked("fail") == []
+
+
+async def test_a_priced_agent_is_charged_for_once_over_a_kill_and_the_books_agree(tmp_path: Path, house: House) -> None:
+    async with serving(tmp_path, house, wait_s=0.5) as server:
+        assert await server.say("@priced dear question", "s") == SENTENCE
+        await server.kill()
+        await server.start()
+        assert await server.poll("s") == "slow: dear question"
+        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {server.key}"}) as client:
+            url = f"http://127.0.0.1:{server.port}/v1/usage/requests"
+            entries = (await client.get(url)).json()["data"]
+        [entry] = [entry for entry in entries if entry["kind"] == "agent"]
+        assert (entry["model"], entry["cost"]["micros"]) == ("agent/priced", 250_000), entry
+        await server.kill()
+        reconcile = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "convene", "reconcile"),
+            stdout=asyncio.subprocess.PIPE,
+            env=server.environ,
+            cwd=tmp_path,
+        )
+        told, _ = await reconcile.communicate()
+        assert reconcile.returncode == 0, told.decode()

@@ -25,6 +25,7 @@ SEES_ALL: Final = frozenset(
             "app_books",
             "app_callers",
             "app_egress",
+            "app_fees",
             "app_mcp",
             "app_mcp_agents",
             "app_images",

@@ -67,7 +67,7 @@ class UsageEntry(msgspec.Struct, kw_only=True):
     request_id: str
     created: int
     at_us: int
-    kind: Literal["chat", "embedding", "image"]
+    kind: Literal["chat", "embedding", "image", "agent"]
     key: str
     user: str | None
     team: str | None

@@ -26,7 +26,7 @@ __all__ = ["FOUND_MAX", "Bucket", "Entry", "Filter", "GroupBy", "Intent", "Ledge
 FOUND_MAX: Final = 500
 """How many entries `Ledger.find` returns at most."""
 
-Kind = Literal["chat", "embedding", "image"]
+Kind = Literal["chat", "embedding", "image", "agent"]
 Status = Literal["ok", "client_left", "failed", "unknown"]
 GroupBy = Literal["day", "hour", "model", "key", "user", "team", "session", "agent"]
 

@@ -118,6 +118,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     """Address of the agent on whose behalf is asked."""
     hops: tuple[str, ...] = ()
     """Agents that the request has been through before it came here."""
+    key_id: str = ""
+    """Whose limits and books a question to a priced agent is entered in."""
 
 
 class AgentDesk(Protocol):

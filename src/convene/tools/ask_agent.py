@@ -84,6 +84,7 @@ class AskAgent:
             say=message,
             caller=context.caller,
             hops=context.hops,
+            key_id=context.key_id,
         )
         heard = _Answer(agent)
         began = asyncio.get_running_loop().time()
