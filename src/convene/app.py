@@ -159,8 +159,7 @@ class App:
         self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
         more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
         self.market = MarketParts(clock, lambda: self._store)
-        self.till = AgentTill(config, self.accounts.holder, admission or Open())
-        self.agents = AgentParts(config, clock, lambda: self._store.sessions, till=self.till)
+        self.agents = AgentParts(config, clock, lambda: self._store.sessions, till=self._till(admission or Open()))
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
         agents = self.agents if tools is None else None
@@ -219,6 +218,11 @@ class App:
     def _once(self, endpoint: Endpoint) -> Endpoint:
         """Return an endpoint that knows `Idempotency-Key`."""
         return Idempotent(endpoint, self._kept_answers, self._config.idempotency.answer_bytes_max)
+
+    def _till(self, admission: Admission) -> AgentTill:
+        """Return what charges for priced agents, until the books are open by this admission."""
+        self.till = AgentTill(self._config, self.accounts.holder, admission)
+        return self.till
 
     def _readers(self) -> dict[str, Endpoint]:
         """Return the endpoints that read the books, the counters and the box of tools."""
