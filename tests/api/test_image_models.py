@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
 
-from convene.config import Images, Model, Upstream
+from convene.config import Images, Model, Scripted, Upstream
 from image_hosts import ImageHosts, serving_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from api.conftest import Serve, Served
 
@@ -190,3 +192,31 @@ async def test_created_counts_seconds_in_a_chat_and_milliseconds_around_asi_ones
         assert all(one["created"] in seconds for one in await served.frames() if one != "[DONE]")
         assert (await post(served, model="demo", size="256x256")).json()["created"] in seconds
         assert (await post(served, "/v1/image/generate", size="256x256")).json()["created"] in milliseconds
+
+
+async def test_a_plan_may_have_pictures_drawn_side_by_side(serve: Serve, tmp_path: Path) -> None:
+    steps = [
+        {"id": name, "task": f"draw {what}", "tool": "generate_image", "input": what, "depends_on": []}
+        for name, what in (("fox", "a fox in snow"), ("owl", "an owl at night"))
+    ]
+    turns = [
+        {"when": "Make a plan for the last request", "steps": [{"text": json.dumps({"steps": steps})}]},
+        {"when": "The plan was carried out", "steps": [{"text": "Both are drawn."}]},
+    ]
+    file = tmp_path / "planner.json"
+    file.write_text(json.dumps({"models": [{"name": "planner", "turns": turns}]}))
+    scripted = Scripted(enabled=True, file=str(file))
+    asked = {
+        "model": "planner",
+        "planner_mode": True,
+        "messages": [{"role": "user", "content": "Draw a fox, and an owl."}],
+    }
+    async with serve(images=DEMO, scripted=scripted, public_url="https://convene.test") as served:
+        reply = (await served.chat(**asked)).json()
+        ran = reply["executable_data"]
+        assert [(one["tool_name"], one["status"]) for one in ran] == [("generate_image", "done")] * 2, reply
+        assert sorted(one["args"]["prompt"] for one in ran) == ["a fox in snow", "an owl at night"]
+        for one in ran:
+            shown = await served.http.get(one["result"]["link"].removeprefix("https://convene.test"))
+            assert Image.open(io.BytesIO(shown.content)).size == (one["result"]["width"], one["result"]["height"])
+    assert reply["choices"][0]["message"]["content"] == "Both are drawn."
