@@ -219,4 +219,5 @@ async def test_a_plan_may_have_pictures_drawn_side_by_side(serve: Serve, tmp_pat
         for one in ran:
             shown = await served.http.get(one["result"]["link"].removeprefix("https://convene.test"))
             assert Image.open(io.BytesIO(shown.content)).size == (one["result"]["width"], one["result"]["height"])
-    assert reply["choices"][0]["message"]["content"] == "Both are drawn."
+    lines = [f"![{one['args']['prompt']}]({one['result']['link']})" for one in ran]
+    assert reply["choices"][0]["message"]["content"] == "\n\n".join(("Both are drawn.", *lines))

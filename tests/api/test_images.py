@@ -258,6 +258,7 @@ async def test_in_a_chat_a_picture_is_drawn_by_the_servers_own_tool_and_booked_b
         assert (ran["tool_name"], ran["status"]) == ("generate_image", "done")
         assert (ran["result"]["width"], ran["result"]["height"]) == (256, 256)
         link = ran["result"]["link"]
+        assert reply["choices"][0]["message"]["content"].endswith(f"\n\n![{PROMPT}]({link})")
         shown = await served.http.get(link.removeprefix("https://convene.test"))
         assert Image.open(io.BytesIO(shown.content)).size == (256, 256)
         assert served.app.books is not None

@@ -3,8 +3,10 @@
     present(result) ──► what the model reads, with `[3]` in front of each source
     write(piece)    ──► image_guard.py (nothing loads by itself) ──► citations.py ([3] becomes a link) ──► events
 
-An answer in JSON passes as it is: links would break what the client parses, so its sources are in `executable_data`
-alone. One object a run; a run that is repeated after a crash numbers alike, for results come in the same order.
+What a tool has made for the reader and the model does not write (small ones forget it, or write it wrongly) stands at
+the end of a whole answer. An answer in JSON passes as it is: links would break what the client parses, so its sources
+are in `executable_data` alone. One object a run; a run that is repeated after a crash numbers alike, for results come
+in the same order.
 """
 
 from __future__ import annotations
@@ -41,9 +43,15 @@ class AnswerText:
         self._citer = Citer(self._sources)
         self._guard = ImageGuard(self._was_shown, self._is_tainted)
         self._thoughts = ImageGuard(self._was_shown, self._is_tainted)
+        self._owed: dict[str, str] = {}
+        """Lines that the answer must show, by their links."""
+        self._written: list[str] = []
+        """What was written since there is any."""
 
     def present(self, result: ToolResult) -> str:
         """See `CitedText.present`."""
+        if not self._json:
+            self._owed.update((one.link, one.line) for one in result.shows)
         if not result.sources:
             return result.text
         text = _without_strays(result.text)
@@ -66,7 +74,10 @@ class AnswerText:
         """See `CitedText.write`."""
         if self._json:
             return (TextDelta(text),) if text else ()
-        return _events(self._citer.feed(self._guard.feed(text)))
+        shown = self._guard.feed(text)
+        if self._owed:
+            self._written.append(shown)
+        return _events(self._citer.feed(shown))
 
     def think(self, text: str, *, end: bool = False) -> str:
         """See `CitedText.think`: readers show reasoning as markdown, too."""
@@ -77,8 +88,18 @@ class AnswerText:
         """See `CitedText.end`."""
         if self._json:
             return ()
-        rest = _events(self._citer.feed(self._guard.end()))
+        shown = self._guard.end()
+        rest = _events(self._citer.feed(shown + self._lacking(shown) if whole else shown))
         return [*rest, *_events(self._citer.end(list_sources=whole))]
+
+    def _lacking(self, last: str) -> str:
+        """Return the lines that the answer, which ends with `last`, should have shown and has not."""
+        if not self._owed:
+            return ""
+        written = "".join((*self._written, last))
+        lines = [line for link, line in self._owed.items() if f"({link})" not in written]
+        between = "\n\n" if written.strip() else ""
+        return between + "\n\n".join(lines) if lines else ""
 
     def _is_tainted(self) -> bool:
         self._tainted = self._tainted or is_tainted(self._view)

@@ -48,6 +48,13 @@ class Source(msgspec.Struct, frozen=True):
     text: str = ""
 
 
+class Shows(msgspec.Struct, frozen=True):
+    """Something that was made for the reader: a line of markdown, and the address in it by which it is known."""
+
+    line: str
+    link: str
+
+
 class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a tool has found. Everything in it can be written to a journal as JSON and read back."""
 
@@ -58,6 +65,8 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
     sources: tuple[Source, ...] = ()
     links: tuple[str, ...] = ()
     """Further addresses that stand in the text word for word; the policy lets pages be read that were shown."""
+    shows: tuple[Shows, ...] = ()
+    """What the answer must show, whether or not the model writes it."""
     notices: tuple[Noticed, ...] = ()
     agent: dict[str, object] | None = None
     """Of a call of an agent: who was called, for the item in `executable_data` (decisions, shapes of the extras)."""

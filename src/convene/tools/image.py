@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import BadRequest, ConveneError, Failed, Retry
-from convene.tools.base import ToolContext, ToolResult, ToolSpec
+from convene.tools.base import Shows, ToolContext, ToolResult, ToolSpec
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,6 +89,7 @@ class GenerateImage:
             text=f"The picture is drawn. Show it to the user by writing exactly this line:\n{shown}",
             data=msgspec.to_builtins(drawn),
             links=(drawn.link,),
+            shows=(Shows(shown, drawn.link),),
         )
 
 

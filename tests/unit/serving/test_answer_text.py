@@ -8,7 +8,7 @@ from convene.events import Cited, TextDelta, fold
 from convene.messages import Message, ResponseFormat
 from convene.serving.answer_text import AnswerText
 from convene.serving.base_agentic import RunView
-from convene.tools.base import Source, ToolResult
+from convene.tools.base import Shows, Source, ToolResult
 from standin_run import job_of
 
 USER = Message(role="user", content="How hot is Rome?")
@@ -73,6 +73,44 @@ def test_an_answer_that_cites_nothing_lists_its_sources_unless_it_is_not_the_who
     assert "".join(listed.choice(0).text).startswith("\n\nSources:\n\n- [[1]](https://a.test/) Rome today\n- [[2]]")
     assert len(listed.citations) == 2
     assert list(half.end(whole=False)) == []
+
+
+FOX = Shows("![a fox](https://c.test/fox?signature=1)", "https://c.test/fox?signature=1")
+OWL = Shows("![an owl](https://c.test/owl?signature=2)", "https://c.test/owl?signature=2")
+DRAWN = ToolResult(text="drawn", links=(FOX.link,), shows=(FOX,))
+
+
+def said(text: AnswerText, *pieces: str, whole: bool = True) -> str:
+    events = [event for piece in pieces for event in text.write(piece)]
+    return "".join(fold([*events, *text.end(whole=whole)]).choice(0).text)
+
+
+def test_what_was_made_for_the_reader_stands_at_the_end_unless_the_model_has_shown_it() -> None:
+    forgetful, careful, silent, wrong = answer(), answer(), answer(), answer()
+    for text in (forgetful, careful, silent, wrong):
+        text.present(DRAWN)
+    assert said(forgetful, "Here ", "it is.") == f"Here it is.\n\n{FOX.line}"
+    assert said(careful, "Here: ![a fox](https://c.test/fo", "x?signature=1) So.") == f"Here: {FOX.line} So."
+    assert said(silent) == FOX.line
+    assert said(wrong, "Here: ![a fox](https://c.test/fox)").endswith(f"\n\n{FOX.line}")
+
+
+def test_of_several_things_made_those_that_lack_are_shown_in_their_order_before_the_sources() -> None:
+    text = answer()
+    text.present(SEARCHED)
+    text.present(ToolResult(text="drawn", shows=(FOX, OWL)))
+    text.present(DRAWN)
+    shown = said(text, f"One: {OWL.line}. ")
+    assert shown.startswith(f"One: {OWL.line}. \n\n{FOX.line}\n\nSources:")
+    assert shown.count(FOX.link) == 1
+
+
+def test_an_answer_that_is_not_whole_or_is_json_gets_nothing_more() -> None:
+    half, data = answer(), answer(response_format=ResponseFormat("json_object"))
+    for text in (half, data):
+        text.present(DRAWN)
+    assert said(half, "Here", whole=False) == "Here"
+    assert said(data, "{}") == "{}"
 
 
 @pytest.mark.parametrize("kind", ["json_object", "json_schema"])
