@@ -84,6 +84,19 @@ async def begin(client: Client, text: str, model: str) -> dict[str, Any]:
     return await gathered(client.send_message(request(text, at_once=True, model=model)))
 
 
+async def follow(client: Client, text: str, model: str) -> dict[str, Any]:
+    """Begin a task, leave its stream, and read it on another connection."""
+    async for event in client.send_message(request(text, model=model)):
+        task = shown(event.task)
+        return await subscribe(client, task["id"]) | {"begun": task}
+    raise AssertionError("nothing came")
+
+
+async def stop(client: Client, text: str, model: str) -> dict[str, Any]:
+    """Begin a task, and end it."""
+    return await cancel(client, (await begin(client, text, model))["task"]["id"])
+
+
 async def get(client: Client, task: str) -> dict[str, Any]:
     return shown(await client.get_task(GetTaskRequest(id=task)))
 
@@ -102,6 +115,10 @@ async def play(client: Client, scene: str, first: str, *words: str) -> dict[str,
             return await ask(client, first, *words)
         case "begin":
             return await begin(client, first, *words)
+        case "follow":
+            return await follow(client, first, *words)
+        case "stop":
+            return await stop(client, first, *words)
         case "get":
             return await get(client, first)
         case "cancel":
