@@ -38,6 +38,7 @@ class PlayedServers:
         self.breaks: TalkFault | None = None
         """What the next call ends with, after it was carried out."""
         self.cancelled = 0
+        self.hops: tuple[str, ...] = ()
 
     async def offer(self, url: str) -> McpOffer:
         assert url == URL
@@ -52,8 +53,10 @@ class PlayedServers:
         key: str,
         wait_s: float,
         progress: Callable[[str], None],
+        hops: tuple[str, ...] = (),
     ) -> ToolAnswer:
         assert url == URL
+        self.hops = hops
         assert wait_s > 0
         self._check()
         self.calls.append((tool, dict(arguments), key))

@@ -123,6 +123,7 @@ class McpAgents:
         key: str,
         wait_s: float,
         progress: Callable[[str], None],
+        hops: tuple[str, ...] = (),
     ) -> ToolAnswer:
         """See `McpServers`."""
         known = await self._look(url)
@@ -135,6 +136,7 @@ class McpAgents:
             repeatable=listed is not None and (listed.read_only or listed.idempotent),
             timeout_s=wait_s,
             progress=progress,
+            hops=hops,
         )
         try:
             outcome = await known.link.call(wanted)

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 
 from conformance.environments import Absent, clean_environment, ensure_python
+from convene.agent_identity import Identity
 from process.almanac_double import Almanac
 from servers import do_without, free_port
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
 ASKER = Path(__file__).with_name("uagents_asker.py")
+LOOP = "loop-agentic"
 WAIT_S = 60.0
 """No test takes it; it turns one that hangs into one that fails."""
 CONFIG = """
@@ -36,10 +38,20 @@ enabled = false
 [agents]
 directory = "{almanac}"
 quiet_s = 0.5
+seed = "{seed}"
 [agents.answering]
 model = "{model}"
 {settings}
 """
+
+
+def seed_of(name: str) -> str:
+    return f"the server {name} of a test"
+
+
+def address_of(name: str) -> str:
+    """Return the address that a server of that name has."""
+    return Identity.from_seed(seed_of(name)).address
 
 
 class Asker:
@@ -102,7 +114,14 @@ class Server:
         file.write_text(json.dumps({"models": script}))
         config = folder / "convene.toml"
         config.write_text(
-            CONFIG.format(port=self.port, script=file, almanac=almanac.url, model=model, settings=settings)
+            CONFIG.format(
+                port=self.port,
+                script=file,
+                almanac=almanac.url,
+                model=model,
+                settings=settings,
+                seed=seed_of(folder.name),
+            )
         )
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
         self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
@@ -140,12 +159,27 @@ class Server:
     def log(self) -> str:
         return (self._folder / "log").read_text()
 
+    async def chat(self, text: str) -> str:
+        """Ask the model that asks agents, as a user."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        body = {"model": LOOP, "messages": [{"role": "user", "content": text}]}
+        async with httpx2.AsyncClient(timeout=60) as client:
+            answer = await client.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["choices"][0]["message"]["content"])
+
     async def usage(self, **query: str) -> Any:  # noqa: ANN401 -- JSON
         headers = {"Authorization": f"Bearer {self.key}"}
         async with httpx2.AsyncClient(timeout=20) as client:
             answer = await client.get(f"{self.url}/v1/admin/usage/requests", params=query, headers=headers)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
+
+
+def asks(agent: str, answer: str) -> list[dict[str, Any]]:
+    """Return the script of a model that asks an agent first, whatever it is asked, and then answers."""
+    ask = {"call": {"name": "ask_agent", "args": {"agent": agent, "message": "go on and ask"}}}
+    return talks([ask], [{"text": answer}], name=LOOP)
 
 
 def talks(*turns: list[dict[str, Any]], name: str = "played") -> list[dict[str, Any]]:
@@ -291,3 +325,27 @@ async def test_agents_are_not_answered_where_the_operator_says_so(stage: Stage) 
     said = await asker.quiet(1.0)
     assert [one["text"] for one in said] == ["This agent answers only agents that its operator has listed."]
     assert len((await asker.heard())["acknowledged"]) == 2
+
+
+async def test_two_servers_that_ask_each_other_whatever_they_are_asked_come_to_an_end(stage: Stage) -> None:
+    stage.almanac.names = {name: address_of(name) for name in ("one", "two")}
+    one = await stage.server("one", asks(address_of("two"), "one says so"), LOOP)
+    two = await stage.server("two", asks(address_of("one"), "two says so"), LOOP)
+    assert (one.address, two.address) == (address_of("one"), address_of("two"))
+    assert await one.chat("a question that nobody can answer") == "one says so"
+    [mine], [theirs] = await one.usage(), await two.usage()
+    # Had the second server asked back, the first would have been asked twice.
+    assert (mine["agent"], theirs["agent"]) == (None, one.address)
+
+
+async def test_a_circle_through_an_agent_that_drops_every_list_comes_to_an_end(stage: Stage) -> None:
+    relay = await stage.asker("relay", f"relay={address_of('two')}")
+    address = (await relay.heard())["address"]
+    stage.almanac.names = {"one": address_of("one"), "two": address_of("two"), "relay": address}
+    one = await stage.server("one", asks(address, "one says so"), LOOP)
+    two = await stage.server("two", asks(address_of("one"), "two says so"), LOOP)
+    assert await one.chat("a question that nobody can answer") == "one says so"
+    users, of_two = sorted(await one.usage(), key=lambda entry: str(entry["agent"] or ""))
+    [of_relay] = await two.usage()
+    assert [one_said["text"] for one_said in (await relay.heard())["said"]] == ["go on and ask", "two says so"]
+    assert (users["agent"], of_two["agent"], of_relay["agent"]) == (None, two.address, address)

@@ -1,10 +1,12 @@
 """A real agent of the `uagents` library that asks others, for `test_real_askers.py`; run in an environment of its own.
 
-    python uagents_asker.py PORT http://127.0.0.1:ALMANAC NAME [answers]
+    python uagents_asker.py PORT http://127.0.0.1:ALMANAC NAME [answers | relay=ADDRESS]
 
 `POST /ask {"target", "texts": [...]}` opens one session with the target and sends the first text; each further one goes
 out when an answer has come. `GET /heard` returns everything that was said to it. With the word `answers` it answers
-every chat message by a chat message without an end mark, whatever it is, as careless agents do.
+every chat message by a chat message without an end mark, whatever it is, as careless agents do. With `relay` it asks
+that agent whatever it is asked, in the same session, and gives the answer on: text alone, as agents do that know
+nothing of anybody's metadata.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from uagents_core.contrib.protocols.chat import (
 uagents.asgi.HOST = "127.0.0.1"
 PORT, ALMANAC, NAME = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 ANSWERS = "answers" in sys.argv
+RELAY = next((word.removeprefix("relay=") for word in sys.argv if word.startswith("relay=")), "")
 
 
 class Ask(Model):  # type: ignore[misc]  # it states no types
@@ -44,6 +47,7 @@ class Heard(Model):  # type: ignore[misc]  # it states no types
 
     said: list[dict[str, object]]
     acknowledged: list[str]
+    address: str
 
 
 agent = Agent(
@@ -58,6 +62,7 @@ protocol = Protocol(spec=chat_protocol_spec)
 said: list[dict[str, object]] = []
 acknowledged: list[str] = []
 waiting: dict[str, list[str]] = {}
+asked_by: dict[str, str] = {}
 
 
 def chat(text: str) -> ChatMessage:
@@ -74,7 +79,15 @@ async def ask(ctx: Context, request: Ask) -> Asked:
 @agent.on_rest_get("/heard", Heard)  # type: ignore[untyped-decorator]  # it states no types
 async def heard(ctx: Context) -> Heard:
     del ctx
-    return Heard(said=said, acknowledged=acknowledged)
+    return Heard(said=said, acknowledged=acknowledged, address=agent.address)
+
+
+async def relay(ctx: Context, sender: str, message: ChatMessage) -> None:
+    if sender != RELAY:
+        asked_by[str(ctx.session)] = sender
+        await ctx.send(RELAY, chat(message.text()))
+    elif asker := asked_by.pop(str(ctx.session), ""):
+        await ctx.send(asker, ChatMessage([TextContent(f"{NAME} heard: {message.text()}"), EndSessionContent()]))
 
 
 @protocol.on_message(ChatMessage)  # type: ignore[untyped-decorator]  # it states no types
@@ -90,6 +103,9 @@ async def take(ctx: Context, sender: str, message: ChatMessage) -> None:
             "metadata": {k: v for one in message.content if one.type == "metadata" for k, v in one.metadata.items()},
         }
     )
+    if RELAY:
+        await relay(ctx, sender, message)
+        return
     texts = waiting.get(str(ctx.session), [])
     if texts and any(isinstance(one, EndSessionContent) for one in message.content):
         await ctx.send(sender, chat(texts.pop(0)))

@@ -93,7 +93,7 @@ class A2aTalker:
         session = self.session_of(card, conversation)
         try:
             async with self._turns.alone(session):
-                question = _Question(self, card.url, session, conversation.call_key, say)
+                question = _Question(self, card.url, session, conversation, say)
                 async with aclosing(question.ask()) as answer:
                     async for heard in answer:
                         yield heard
@@ -127,11 +127,13 @@ class A2aTalker:
 class _Question:
     """One question, from the first look at the card to the end of the answer."""
 
-    def __init__(self, talker: A2aTalker, agent: str, session: str, call: str, say: str) -> None:
+    def __init__(self, talker: A2aTalker, agent: str, session: str, conversation: Conversation, say: str) -> None:
+        call = conversation.call_key
         self._talker = talker
         self._agent = agent
         self._session = session
         self._call = call
+        self._hops = conversation.hops
         self._say = say
         self._telling = Telling()
         self._place = Place()
@@ -238,7 +240,9 @@ class _Question:
         places = dict.fromkeys(((place.context_id, place.task_id), (place.context_id, ""), ("", "")))
         for context_id, task_id in places:
             for streams in (True, False) if door.streams else (False,):
-                yield codec.write_message(door, self._say, self._sent.msg_id, context_id, task_id, streams=streams)
+                yield codec.write_message(
+                    door, self._say, self._sent.msg_id, context_id, task_id, streams=streams, hops=self._hops
+                )
 
     async def _exchange(self, outgoing: Outgoing) -> AsyncGenerator[Event | None]:
         wire, wait_s = self._talker.wire, self._left_s()

@@ -19,8 +19,10 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from convene.agent_hops import KEY, write_hops
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Binding = Literal["JSONRPC", "HTTP+JSON"]
 State = Literal[
@@ -217,8 +219,20 @@ _SUBSCRIBE: Final = _Call(
 _LIST: Final = _Call(modern="ListTasks", legacy="tasks/list", verb="GET", path="/tasks")
 
 
-def write_message(door: Door, text: str, msg_id: str, context_id: str, task_id: str, *, streams: bool) -> Outgoing:
-    """Return a message to an agent; without a stream it is asked to say at once how far it is."""
+def write_message(
+    door: Door,
+    text: str,
+    msg_id: str,
+    context_id: str,
+    task_id: str,
+    *,
+    streams: bool,
+    hops: Sequence[str] = (),
+) -> Outgoing:
+    """Return a message to an agent; without a stream it is asked to say at once how far it is.
+
+    `hops` are the agents that the question has been through (`agent_hops.py`).
+    """
     ids = {"contextId": context_id} if context_id else {}
     ids |= {"taskId": task_id} if task_id else {}
     text = _clean(text)
@@ -233,6 +247,8 @@ def write_message(door: Door, text: str, msg_id: str, context_id: str, task_id: 
     else:
         message = {"messageId": msg_id, "role": "ROLE_USER", "content": [{"text": text}], **ids}
         about = {} if streams else {"blocking": False}
+    if hops:
+        message["metadata"] = {KEY: write_hops(hops)}
     params: dict[str, object] = {"message": message}
     if about:
         params["configuration"] = about

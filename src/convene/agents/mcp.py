@@ -67,8 +67,12 @@ class McpServers(Protocol):
         key: str,
         wait_s: float,
         progress: Callable[[str], None],
+        hops: tuple[str, ...] = (),
     ) -> ToolAnswer:
-        """Call a tool; `key` is the same when a call is repeated. Raises `WrongArgumentsError` too."""
+        """Call a tool; `key` is the same when a call is repeated. Raises `WrongArgumentsError` too.
+
+        `hops` are the agents that the question has been through (`agent_hops.py`).
+        """
         ...
 
 
@@ -99,7 +103,7 @@ class McpTalker:
             async with self._turns.alone(session):
                 heard: asyncio.Queue[Heard] = asyncio.Queue()
                 work = asyncio.get_running_loop().create_task(
-                    self._ask(card.url, session, conversation.call_key, say, heard), name="call of an MCP agent"
+                    self._ask(card.url, session, conversation, say, heard), name="call of an MCP agent"
                 )
                 try:
                     while not work.done() or not heard.empty():
@@ -123,8 +127,11 @@ class McpTalker:
     async def give_up(self, card: AgentCard, conversation: Conversation) -> None:
         """Do nothing: closing the talk has told the server already."""
 
-    async def _ask(self, url: str, session: str, call: str, say: str, heard: asyncio.Queue[Heard]) -> tuple[Heard, ...]:
+    async def _ask(
+        self, url: str, session: str, conversation: Conversation, say: str, heard: asyncio.Queue[Heard]
+    ) -> tuple[Heard, ...]:
         """Return what ends the talk. Raises `TalkFault` and `StoreFault`."""
+        call = conversation.call_key
         await self._notes.open(session)
         sent = await self._notes.sent(session, call)
         if sent is not None and sent.answer:
@@ -140,7 +147,8 @@ class McpTalker:
         await self._notes.keep_sent(session, call, sent)
         heard.put_nowait(Heard(kind="acknowledged"))
         try:
-            answer = await self._call(url, chosen, uuid_of(self._secret, "message", session, call), heard)
+            key = uuid_of(self._secret, "message", session, call)
+            answer = await self._call(url, chosen, key, conversation.hops, heard)
         except WrongArgumentsError as fault:
             await self._notes.take_back(session, call)
             return (Heard(kind="needs_input", text=f"{fault}\n{signature(chosen.tool)}"),)
@@ -152,7 +160,9 @@ class McpTalker:
         await self._notes.keep_sent(session, call, kept)
         return _told(answer, name)
 
-    async def _call(self, url: str, chosen: Chosen, key: str, heard: asyncio.Queue[Heard]) -> ToolAnswer:
+    async def _call(
+        self, url: str, chosen: Chosen, key: str, hops: tuple[str, ...], heard: asyncio.Queue[Heard]
+    ) -> ToolAnswer:
         left = PROGRESS_MAX
 
         def show(words: str) -> None:
@@ -164,7 +174,7 @@ class McpTalker:
         total_s = self._patience.total_s
         try:
             async with asyncio.timeout(total_s):
-                return await self._servers.call(url, chosen.tool.name, chosen.arguments, key, total_s, show)
+                return await self._servers.call(url, chosen.tool.name, chosen.arguments, key, total_s, show, hops)
         except TimeoutError:
             raise TalkFault(LATE.format(name=chosen.tool.name, seconds=total_s), "timed_out") from None
 

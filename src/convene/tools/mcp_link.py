@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agent_hops import KEY, write_hops
 from convene.tools.mcp_codec import (
     CAPABILITY_MISSING,
     HEADER_MISMATCH,
@@ -62,6 +63,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     repeatable: bool = False
     timeout_s: float = 60.0
     progress: Callable[[str], None] = lambda _: None
+    hops: tuple[str, ...] = ()
+    """Agents that the question has been through, where the server is one."""
 
 
 class McpLink:
@@ -131,6 +134,8 @@ class McpLink:
         meta: dict[str, object] = {"progressToken": number}
         if wanted.key:
             meta[KEY_FIELD] = wanted.key
+        if wanted.hops:
+            meta[KEY] = write_hops(wanted.hops)
         call = Call(
             number=number,
             method="tools/call",

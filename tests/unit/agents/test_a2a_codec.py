@@ -261,3 +261,11 @@ def test_whatever_an_event_holds_it_is_read_or_refused(value: dict[str, Any]) ->
 def test_whatever_bytes_come_they_are_opened_or_refused(raw: bytes, status: int, door: Door) -> None:
     with contextlib.suppress(codec.NotA2aError, codec.RefusedError):
         assert isinstance(codec.open_body(sent(door), status, raw), dict)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_hops_of_a_question_stand_in_the_metadata_of_its_message(door: Door) -> None:
+    found = body(codec.write_message(door, "hello", "m", "", "", streams=True, hops=("agent1qa", "agent1qours")))
+    message = found.get("params", found)["message"]
+    assert message["metadata"] == {"convene/hops": "agent1qa, agent1qours"}
+    assert "metadata" not in json.dumps(body(sent(door)))

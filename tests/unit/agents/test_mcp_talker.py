@@ -139,3 +139,12 @@ def test_a_server_that_asked_itself_or_has_no_address_is_not_asked() -> None:
         return heard + [one async for one in house.talker.talk(nowhere, about, "hi")]
 
     assert kinds(scene(play)) == ["error", "error"]
+
+
+def test_the_hops_of_a_question_go_with_its_call() -> None:
+    async def play(house: McpHouse) -> tuple[str, ...]:
+        about = Conversation(owner="o", key="k", call_key="one", hops=("agent1qa", "agent1qours"))
+        assert text_of([one async for one in house.talker.talk(CARD, about, "hello")]) == "echo: hello"
+        return house.servers.hops
+
+    assert scene(play) == ("agent1qa", "agent1qours")
