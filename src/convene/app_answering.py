@@ -51,7 +51,10 @@ class AnsweringParts:
     ) -> None:
         settings = config.agents.answering
         terms = AnsweringTerms(
-            model=settings.model, history_turns=settings.history_turns, history_bytes=settings.history_bytes
+            model=settings.model,
+            history_turns=settings.history_turns,
+            history_bytes=settings.history_bytes,
+            depth=config.agents.depth,
         )
         self.answering = AgentAnswering(turns, catalog, runs.sessions, terms)
         self.callers = AgentCallers(settings.plan, allowances_by_plan(config)[settings.together])

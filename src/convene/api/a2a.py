@@ -147,6 +147,7 @@ class A2aServer:
             request_id=call.request_id,
         )
         task = await self._tasks.begin(question)
+        call.outcome = task.outcome
         call.common.append((b"x-run-id", task.run.id.encode()))
         return task
 

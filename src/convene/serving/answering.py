@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agent_hops import DEPTH, TOO_FAR
 from convene.errors import BadRequest, StoreFault
 from convene.events import Finished, TextDelta
 from convene.messages import Message
@@ -49,6 +50,8 @@ class AnsweringTerms(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     history_turns: int = 20
     history_bytes: int = 32_768
+    depth: int = DEPTH
+    """A question that has passed through more agents is not answered."""
 
 
 class Exchange(msgspec.Struct, frozen=True):
@@ -87,6 +90,8 @@ class AgentAnswering:
         """Accept a question (`base_answering.Answering`)."""
         if not question.text.strip():
             raise BadRequest("The message has no text; there is nothing to answer.")
+        if len(question.hops) > self._terms.depth:
+            raise BadRequest(TOO_FAR.format(hops=len(question.hops)))
         model = question.model or self._model(question)
         owner = question.who.owner
         before = () if question.agent else await self._before(question, model)

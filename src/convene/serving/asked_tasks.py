@@ -75,7 +75,7 @@ class AskedTasks:
                 walk.result()
         finally:
             begun.cancel()
-        return await self.show(question.who, turn.run_id)
+        return msgspec.structs.replace(await self.show(question.who, turn.run_id), outcome=turn.outcome)
 
     async def show(self, who: Principal, task_id: str) -> AskedTask:
         """See `TaskDesk.show`."""

@@ -118,6 +118,8 @@ class AskedTask(msgspec.Struct, frozen=True, kw_only=True):
     """Once it is over."""
     message: str = ""
     """Why it ended without an answer, if it did."""
+    outcome: Outcome | None = None
+    """What is known of its turn so far, where it was begun just now."""
 
     @property
     def is_over(self) -> bool:

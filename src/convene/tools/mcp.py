@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agent_hops import onward
 from convene.errors import Failed, Retry
 from convene.events import Noticed
 from convene.tools.base import ToolResult
@@ -296,6 +297,8 @@ def _wanted(
         repeatable=offered.repeatable,
         timeout_s=offered.spec.timeout_s,
         progress=progress,
+        # One more each time, whatever it is called: the server may be one like this, and ask back.
+        hops=(*onward(context.hops, context.caller, ""), f"mcp:{offered.spec.source}"),
     )
 
 

@@ -68,7 +68,7 @@ def test_a_server_with_sessions_is_greeted_listed_called_and_left_word_for_word(
     assert called["params"] == {
         "name": "echo",
         "arguments": {"text": "a"},
-        "_meta": {"progressToken": called["id"], "convene/idempotencyKey": "r:s1:0"},
+        "_meta": {"progressToken": called["id"], "convene/idempotencyKey": "r:s1:0", "convene/hops": "mcp:sim"},
     }
 
 
