@@ -321,6 +321,17 @@ async def test_requests_of_one_session_share_its_conversation_and_leave_what_too
         assert {(await get(served, f"/v1/runs/{run['id']}"))["conversation_id"] for run in of_session} == {told[0]}
 
 
+@pytest.mark.parametrize("sent", ["Über".encode(), "Über".encode("latin-1")])
+async def test_a_session_is_found_by_the_letters_of_its_name_however_they_were_sent(play: Play, sent: bytes) -> None:
+    async with play() as served:
+        authorization = served.auth["Authorization"].encode()
+        headers = [(b"authorization", authorization), (b"x-session-id", sent)]
+        body = {"model": "played", "messages": [{"role": "user", "content": "What is the weather?"}]}
+        answer = await served.http.post("/v1/chat/completions", json=body, headers=headers)
+        found = await get(served, "/v1/sessions/Über")
+        assert found["conversation_id"] == answer.json()["conversation_id"]
+
+
 @pytest.mark.req("SESSION-03")
 async def test_a_session_holds_no_text_that_its_clients_send_again(play: Play) -> None:
     async with play() as served:

@@ -109,6 +109,16 @@ class Call:
         value = self.headers.get(name)
         return None if value is None else value.decode("latin-1")
 
+    def text_header(self, name: bytes) -> str | None:
+        """Return a header that holds what people write: UTF-8 where it is that, else latin-1 as browsers send it."""
+        value = self.headers.get(name)
+        if value is None:
+            return None
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.decode("latin-1")
+
     def divert(self, body: bytes, send: Send) -> Send:
         """Let the answer go through `send` and the body, which was read already, be read again.
 

@@ -40,7 +40,9 @@ class ChatCompletions:
 
     async def __call__(self, call: Call) -> None:
         """Answer one request."""
-        asked = read_chat(await call.body(), call.header(b"x-session-id") if b"x-session-id" in call.headers else None)
+        asked = read_chat(
+            await call.body(), call.text_header(b"x-session-id") if b"x-session-id" in call.headers else None
+        )
         if asked.oddities:
             for level, words in asked.oddities:
                 log.log(level, "request %s: %s", call.request_id, words)

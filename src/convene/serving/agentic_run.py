@@ -25,7 +25,7 @@ from convene.serving.base_agentic import (
     SearchWay,
 )
 from convene.serving.catalog import ChatDeployment
-from convene.serving.ceilings import Ceilings, Spent
+from convene.serving.ceilings import Ceilings, Spent, told
 from convene.serving.conversation import instructed
 from convene.serving.rounds import Rounds
 from convene.serving.tool_runs import ToolRuns, Validators
@@ -264,7 +264,7 @@ class Run:
 
     def stop(self, reached: CeilingReached) -> None:
         """Say why the turn ends here: a notice, and where the answer is prose a sentence in it."""
-        self.notice(reached.code, f"{reached.sentence.removeprefix('I stopped here: ')} ({reached.which})")
+        self.notice(reached.code, told(reached))
         if self.job.request.generation.response_format.kind == "text":
             self.show_text(TextDelta(reached.sentence), opening=True)
 

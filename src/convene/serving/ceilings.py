@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Which = Literal["rounds", "calls", "seconds", "tokens", "money"]
 REACHED: Final = "ceiling_reached"
 REFUSED: Final = "limit_reached"
+STOPPED: Final = "I stopped here: "
 
 
 class Ceilings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,15 +58,26 @@ def ended_by(ceilings: Ceilings, spent: Spent) -> Which | None:
 def reach(which: Which, ceilings: Ceilings, currency: str = "") -> CeilingReached:
     """Return what ends a turn at a ceiling."""
     words: Mapping[Which, str] = {
-        "rounds": f"{ceilings.rounds} rounds of the model",
-        "calls": f"{ceilings.calls} tool calls",
-        "seconds": f"{ceilings.seconds:g} seconds",
-        "tokens": f"{ceilings.tokens:,} tokens",
+        "rounds": f"{_counted(ceilings.rounds, 'round')} of the model",
+        "calls": _counted(ceilings.calls, "tool call"),
+        "seconds": _counted(ceilings.seconds, "second"),
+        "tokens": _counted(ceilings.tokens, "token"),
         "money": money_words(ceilings.micros, currency),
     }
-    return CeilingReached(which, REACHED, f"I stopped here: this turn has reached its ceiling of {words[which]}.")
+    return CeilingReached(which, REACHED, f"{STOPPED}this turn has reached its ceiling of {words[which]}.")
+
+
+def told(reached: CeilingReached) -> str:
+    """Return what ended a turn as a notice says it, with the ceiling's name."""
+    words = reached.sentence.removeprefix(STOPPED)
+    return f"{words[:1].upper()}{words[1:].removesuffix('.')} ({reached.which})."
+
+
+def _counted(number: float, what: str) -> str:
+    shown = f"{number:,}" if isinstance(number, int) else f"{number:g}"
+    return f"{shown} {what}" if number == 1 else f"{shown} {what}s"
 
 
 def reach_limit(refusal: Refusal, currency: str = "") -> CeilingReached:
     """Return what ends a turn whose next round the caller's limits refuse."""
-    return CeilingReached("limit", REFUSED, f"I stopped here: {refusal_fault(refusal, currency).message}")
+    return CeilingReached("limit", REFUSED, f"{STOPPED}{refusal_fault(refusal, currency).message}")

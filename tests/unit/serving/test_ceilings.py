@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convene.limits.limit import MINUTE_US, Limit, Refusal, Unit
-from convene.serving.ceilings import Ceilings, Spent, ended_by, reach, reach_limit
+from convene.serving.ceilings import Ceilings, Spent, ended_by, reach, reach_limit, told
 
 if TYPE_CHECKING:
     from convene.serving.ceilings import Which
@@ -47,6 +47,16 @@ def test_whoever_reaches_a_ceiling_is_told_which_and_how_high_it_is(which: Which
     reached = reach(which, CEILINGS, "EUR")
     assert (reached.which, reached.code) == (which, "ceiling_reached")
     assert reached.sentence == f"I stopped here: this turn has reached its ceiling of {words}."
+
+
+def test_one_is_told_as_one_and_a_notice_names_the_ceiling() -> None:
+    reached = reach("calls", Ceilings(calls=1))
+    assert reached.sentence == "I stopped here: this turn has reached its ceiling of 1 tool call."
+    assert told(reached) == "This turn has reached its ceiling of 1 tool call (calls)."
+    assert (
+        told(reach("rounds", Ceilings(rounds=1)))
+        == "This turn has reached its ceiling of 1 round of the model (rounds)."
+    )
 
 
 def test_a_limit_that_refuses_a_round_is_told_in_the_words_of_a_refusal() -> None:
