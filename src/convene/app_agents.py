@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -25,6 +26,7 @@ from convene.agents.guarded import GuardedTalker
 from convene.agents.inbox import Inbox
 from convene.agents.letters import OWNER, Letters
 from convene.agents.mailbox import Mailbox, MailboxTerms
+from convene.agents.pace import Pace
 from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
 from convene.app_callers import Callers, HouseRules, Named
@@ -61,6 +63,9 @@ OPEN_PER_HOST_MAX: Final = 64
 ANNOUNCE_S: Final = 3_600.0
 TOUCH_S: Final = 86_400.0
 AGAIN_S: Final = 5.0
+HOSTED: Final = "agentverse.ai"
+HOSTED_PER_MINUTE: Final = 90
+"""Between the 60 and 120 that the hosted service bears (HOSTED-05)."""
 CLOSED: Final = Verdict(503, "this server has not started yet")
 
 
@@ -356,7 +361,7 @@ class AgentParts:
         )
         breaker = Breaker(self._clock.monotonic)
         talker = ChatTalker(courier, self._inbox, letters, breaker, self._clock, secret, terms)
-        chat = GuardedTalker(talker, self.callers.seats)
+        chat = GuardedTalker(talker, self.callers.seats, pace=pace_of(self._config, self._clock))
         talkers = (chat, *self.callers.talkers(self._sessions, secret))
         self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules)
 
@@ -422,6 +427,15 @@ def open_agents_egress(config: Config) -> Egress:
             first_byte_s=longest_s,
         )
     )
+
+
+def pace_of(config: Config, clock: Clock) -> Pace | None:
+    """Return how often agents of the directory elsewhere are asked; None: as often as anybody wants."""
+    said = config.agents
+    host = urlsplit(said.directory).hostname or ""
+    hosted = host == HOSTED or host.endswith(f".{HOSTED}")
+    per_minute = said.directory_per_minute or (HOSTED_PER_MINUTE if hosted else 0)
+    return Pace(per_minute, clock.monotonic) if per_minute else None
 
 
 def has_mailbox(config: Config) -> bool:

@@ -51,6 +51,13 @@ class Agents(msgspec.Struct, frozen=True, kw_only=True):
         str, About("Address of an Agentverse to find agents in, as https://agentverse.ai; empty: none")
     ] = ""
     directory_key: Annotated[Secret, About("Key sent to that Agentverse as Authorization: Bearer")] = Secret()
+    directory_per_minute: Annotated[
+        int,
+        About(
+            "Most questions a minute to agents found in that Agentverse; 0: 90 for agentverse.ai, else any number",
+            at_least=0,
+        ),
+    ] = 0
     inbox_url: Annotated[str, About("Where agents send answers; default: /agents/inbox under public_url or host")] = ""
     mailbox: Annotated[
         Literal["auto", "on", "off"],

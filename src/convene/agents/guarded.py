@@ -1,4 +1,4 @@
-"""A talker behind what holds for agents of every protocol: a breaker for each agent, and seats shared out fairly."""
+"""A talker behind what holds for agents of every protocol: a breaker for each, fair seats, a pace (HOSTED-05)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
     from convene.agents.base import AgentCard, AgentProtocol, Conversation, Heard, Talker
     from convene.agents.breaker import Breaker
+    from convene.agents.pace import Pace
     from convene.agents.seats import Seats
 
 WAIT_S: Final = 60.0
-"""For a seat."""
+"""For a seat, and for the pace."""
+OWN: Final = frozenset({"local", "named"})
+"""Directories of this server's own."""
 ENDS: Final = frozenset({"end", "error", "needs_input", "payment"})
 FAULTY: Final = frozenset({"timed_out", "unreachable"})
 """Ends that speak against an agent; a refusal or an error of its own shows that it is there."""
@@ -30,11 +33,12 @@ BUSY: Final = "Too many questions wait for this agent at this moment."
 class GuardedTalker:
     """Implements `base.Talker` by another one."""
 
-    def __init__(self, inner: Talker, seats: Seats, breaker: Breaker | None = None) -> None:
-        """Without `breaker`, `inner` has its own."""
+    def __init__(self, inner: Talker, seats: Seats, breaker: Breaker | None = None, pace: Pace | None = None) -> None:
+        """Without `breaker`, `inner` has its own; `pace` is kept towards agents of directories elsewhere."""
         self._inner = inner
         self._seats = seats
         self._breaker = breaker
+        self._pace = pace
 
     @property
     def protocol(self) -> AgentProtocol:
@@ -57,6 +61,8 @@ class GuardedTalker:
                 try:
                     async with asyncio.timeout(WAIT_S):
                         await stack.enter_async_context(self._seats.seat(card.id, conversation.owner))
+                        if self._pace is not None and card.directory not in OWN:
+                            await self._pace.wait()
                 except (TimeoutError, FullError):
                     yield error(BUSY, "busy")
                     return

@@ -11,6 +11,7 @@ from convene.agents.base import AgentCard, Conversation, Heard
 from convene.agents.breaker import Breaker
 from convene.agents.faults import error
 from convene.agents.guarded import GuardedTalker
+from convene.agents.pace import Pace
 from convene.agents.seats import Seats
 from simulation import World, run
 
@@ -101,5 +102,19 @@ def test_who_waits_too_long_for_a_seat_is_told_and_the_other_owner_goes_first() 
         first, second, third, other = await asyncio.gather(*(ask(talker) for _ in range(3)), ask(talker, "other"))
         assert [kinds(one) for one in (first, second, other)] == [["end"]] * 3
         assert third[0].metadata == {"reason": "busy"}
+
+    run(scene, 1)
+
+
+def test_a_pace_is_kept_towards_agents_of_directories_elsewhere_only() -> None:
+    async def scene(world: World) -> None:
+        inner = Scripted(Heard(kind="end"))
+        talker = GuardedTalker(inner, Seats(), pace=Pace(1, world.clock.monotonic))  # type: ignore[arg-type]  # a double
+        elsewhere = AgentCard(protocol="acp", address="agent1q", name="a", directory="agentverse")
+        about = Conversation(owner="o", key="k", call_key="c")
+        began = world.clock.monotonic()
+        for card in (CARD, elsewhere, CARD, elsewhere):
+            assert kinds([one async for one in talker.talk(card, about, "hi")]) in (["end"], ["error"])
+        assert world.clock.monotonic() - began == 60.0
 
     run(scene, 1)
