@@ -133,21 +133,21 @@ STORE-02 5 `agent-storage://<host>/v1/storage/<uuid>` and `agent-storage://<host
 STORE-03 5 `ExternalStorage` gets `storage_url=config.storage_api`, or core 0.4.12 raises AttributeError.
 HOST-01 5 Nothing is served under `/v1/hosting/agents` and `/v2/hosting/...`; agents run in processes of their own.
 [agents §7]
-SEARCH-01 5 `POST /v1/search/agents` asks for no key.
-SEARCH-02 5 Any of these may be left out: `search_text`; `filters{state, category, agent_type, protocol_digest[],
+SEARCH-01 proved `POST /v1/search/agents` asks for no key.
+SEARCH-02 proved Any of these may be left out: `search_text`; `filters{state, category, agent_type, protocol_digest[],
     has_location, has_readme, n_interactions, tags[]}`; `sort` relevancy|created-at|last-modified|interactions;
     `direction` (desc); `cutoff` none|permissive|balanced|strict; `exact_match` (false); `semantic_search` (false);
     `rerank` (true); `offset` (0); `limit` (30, at most 50); `exclude_geo_agents` (true); `source`; `search_id`.
-SEARCH-03 5 The result is `{"agents":[...],"offset","limit","num_hits","total","search_id"}`.
-SEARCH-04 5 A hit has `address, prefix, name, description, readme, protocols[{name,version,digest}], avatar_href,
+SEARCH-03 proved The result is `{"agents":[...],"offset","limit","num_hits","total","search_id"}`.
+SEARCH-04 proved A hit has `address, prefix, name, description, readme, protocols[{name,version,digest}], avatar_href,
     banner_href, total_interactions, recent_interactions, rating, status, unresponsive, type, featured, category,
     system_wide_tags[], geo_location, handle, domain, metadata, last_updated, created_at, recent_success_rate,
     recent_eval_success_rate, owner, recent_verified_interactions, recent_success_verified_interactions`.
-SEARCH-05 5 All `metadata` values of a hit are made `str`, `[str]` or `{str: str}`.
+SEARCH-05 proved All `metadata` values of a hit are made `str`, `[str]` or `{str: str}`.
 SEARCH-06 proved `search_text: "address:agent1..."` with `exact_match` yields that one agent.
-SEARCH-07 5 `POST .../agents/geo` (`geo_filter{latitude,longitude,radius}`, `include_geo_in_relevancy`), `GET
+SEARCH-07 proved `POST .../agents/geo` (`geo_filter{latitude,longitude,radius}`, `include_geo_in_relevancy`), `GET
     .../agents/{a}` and `POST .../agents/click {"address","search_id","page_index","contract"?}` are served.
-SEARCH-08 5 `/v1/search` and `/v1/search/geo` do the same under older names.
+SEARCH-08 proved `/v1/search` and `/v1/search/geo` do the same under older names.
 SEARCH-09 5 Tags, keywords, `/v1/search/analytics/insights/{a}` and SEO evaluation are a choice.
 SEARCH-10 proved The hosted service is asked `{"search_text": q, "semantic_search": true, "filters":
     {"state":["active"],"protocol_digest":["proto:30a8..."]}, "cutoff":"balanced", "limit": 10, "source": "<own
@@ -167,7 +167,7 @@ PICK-06 proved Rank depends on chat protocol, README quality, own handle, being 
     success rate weighted by count.
 PICK-07 proved Inactive agents are found only if asked for by name; `@handle` or `@agent1...` in a question goes
     straight to the agent.
-PICK-08 5 An owner sees impressions, picks and selection rate; verified interactions are what counts.
+PICK-08 proved An owner sees impressions, picks and selection rate; verified interactions are what counts.
 [agents §9]
 ACP-01 proved To `ChatMessage{timestamp (UTC), msg_id (uuid4), content[]}` the reply is `ChatAcknowledgement{timestamp,
     acknowledged_msg_id, metadata?}`, and the protocol asks no more.

@@ -31,6 +31,7 @@ from convene.api.tools import ServerTools
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent, reply_shape
+from convene.app_agent_search import SearchParts, Ties, embedding_model, in_their_words, open_search
 from convene.app_agents import AgentParts
 from convene.app_answering import AnsweringParts
 from convene.app_books import BookRoom, allowances_of, open_store
@@ -43,6 +44,7 @@ from convene.app_runs import RunParts
 from convene.app_tools import ToolRoom
 from convene.config import is_loopback
 from convene.http.client import ClientOptions, HttpClient
+from convene.registry.meaning import Share
 from convene.serving.admission import Open
 from convene.serving.base_replays import Kept
 from convene.serving.catalog import Catalog
@@ -62,6 +64,7 @@ log = logging.getLogger("convene.app")
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from convene.agents.base import AgentCard
     from convene.api.routes import Endpoint, Route
     from convene.app_models import EngineMaker
     from convene.clock import Clock
@@ -159,7 +162,7 @@ class App:
         self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
         more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
         self.market = MarketParts(clock, lambda: self._store)
-        self.agents = AgentParts(config, clock, lambda: self._store.sessions, till=self._till(admission or Open()))
+        self.found, self.agents = self._open_agents(admission or Open())
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
         agents = self.agents if tools is None else None
@@ -179,22 +182,48 @@ class App:
             show_model=models.show,
             **self._readers(),
             **self.runs.endpoints(streams),
+            **self.found.endpoints(in_their_words),
             **self.answering.endpoints(streams),
             alive=health.alive,
             ready=health.ready,
             **self.accounts.endpoints(),
         )
         routes = route_table(endpoints)
-        docs = Docs(routes, listed=config.docs)
         self.metrics = Metrics(
             info={"version": convene.__version__, "python": platform.python_version()},
             queue_depth=lambda: 0 if self.books is None else self.books.waiting,
         )
         self._shelf = Shelf(config.data_dir / "metrics", worker.index) if worker.count > 1 else None
-        metrics = _metrics_page(config, self.metrics, self._shelf)
-        served = (*routes, *docs.routes(), *self.accounts.routes(), *metrics.routes())
+        metrics = _metrics_page(config, self.metrics, self._shelf).routes()
+        served = (*routes, *Docs(routes, listed=config.docs).routes(), *self.accounts.routes(), *metrics)
         self.front = self._open_front(served)
         self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
+
+    def _open_agents(self, admission: Admission) -> tuple[SearchParts, AgentParts]:
+        """Return who finds agents and who asks them; each needs the other, once there are requests."""
+        config, clock = self._config, self._clock
+        admit = open_search(config, lambda: self.front.gatekeeper)
+
+        async def describe(url: str) -> AgentCard:
+            return await self.agents.callers.describe(url)
+
+        found = SearchParts(
+            config,
+            clock,
+            lambda: self._store,
+            Ties(admit, lambda: self.agents, lambda: self.agents.address, describe),
+            embedding_model(config, self.deployments.all),
+            Share(self.worker.index, self.worker.count),
+        )
+        asked = AgentParts(
+            config,
+            clock,
+            lambda: self._store.sessions,
+            directories=(found.directory,),
+            populated=found.anybody,
+            till=self._till(admission),
+        )
+        return found, asked
 
     def _open_front(self, served: tuple[Route, ...]) -> Front:
         config = self._config
@@ -272,6 +301,7 @@ class App:
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
         self.market.start()
+        self.found.start()
         await self.agents.start()
         self.tools.start()
         self.runs.start()
@@ -312,6 +342,7 @@ class App:
         await self.answering.aclose()
         await self._turns.drains.aclose()
         await self.agents.aclose()
+        await self.found.aclose()
         await self.market.aclose()
         await self.tools.aclose()
         await self.deployments.aclose()

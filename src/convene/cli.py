@@ -6,6 +6,7 @@
     cli_usage.py  usage, limits, export                   cli_upkeep.py  reconcile, backup
     cli_runs.py  runs list, show, cancel, sessions list, show, delete
     cli_image.py image
+    cli_agents.py  agents list, search, add, remove, ping
     cli_chat.py  chat        cli_doctor.py  doctor        cli_output.py  how all of them speak
 
 Data goes to stdout, talk to stderr; exit codes are 0, 1 (it failed) and 2 (it was asked wrongly). Not here: what a
@@ -27,6 +28,7 @@ from convene.api.openapi import document
 from convene.app_books import open_store
 from convene.app_serve import serve as serve_app
 from convene.app_workers import serve_workers
+from convene.cli_agents import agents
 from convene.cli_chat import chat
 from convene.cli_doctor import doctor
 from convene.cli_image import image
@@ -51,7 +53,22 @@ _EPILOG = "Begin with `convene serve`. `convene help VERB` shows examples of a v
 @click.group(
     cls=Verbs,
     epilog=_EPILOG,
-    commands=[keys, users, models, runs, sessions, usage, limits, export, reconcile, backup, chat, image, doctor],
+    commands=[
+        keys,
+        users,
+        models,
+        agents,
+        runs,
+        sessions,
+        usage,
+        limits,
+        export,
+        reconcile,
+        backup,
+        chat,
+        image,
+        doctor,
+    ],
 )
 @click.version_option(__version__, prog_name="convene", message="%(prog)s %(version)s")
 def main() -> None:

@@ -76,6 +76,10 @@ class Agents(msgspec.Struct, frozen=True, kw_only=True):
     depth: Annotated[
         int, About("Most agents that a question passes through, this server included", at_least=1, at_most=HOPS_MAX)
     ] = DEPTH
+    embedding_model: Annotated[
+        str, About("Model that finds agents by meaning; auto: the embedded engine's, if it is on; off: words alone")
+    ] = "auto"
+    embed_per_minute: Annotated[int, About("Most listings that it is asked for in a minute", at_least=1)] = 300
     answering: Answering = Answering()
 
 

@@ -21,6 +21,7 @@ SEES_ALL: Final = frozenset(
             "app",
             "app_agent",
             "app_agents",
+            "app_agent_search",
             "app_answering",
             "app_books",
             "app_callers",
@@ -39,7 +40,7 @@ SEES_ALL: Final = frozenset(
             "app_workers",
         ),
         *("cli", "cli_doctor", "cli_keys", "cli_models", "cli_output", "cli_upkeep", "cli_usage", "__main__"),
-        *("app_accounts", "app_runs", "cli_runs", "cli_users"),
+        *("app_accounts", "app_runs", "cli_agents", "cli_runs", "cli_users"),
     }
 )
 """The composition root and the command line, which starts it."""

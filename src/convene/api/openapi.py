@@ -15,6 +15,7 @@ import convene
 from convene.api import (
     shapes,
     shapes_accounts,
+    shapes_agents,
     shapes_described,
     shapes_images,
     shapes_runs,
@@ -52,7 +53,10 @@ EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
 WITH_QUERY: Final = (400, 503)
-SHAPES: Final = (shapes_images, shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes_runs, shapes)
+SHAPES: Final = (
+    *(shapes_images, shapes_described, shapes_accounts, shapes_usage, shapes_tools, shapes_runs, shapes_agents),
+    shapes,
+)
 """Where the types of replies are, the descriptions of frames before what they are made of."""
 MODEL_TAGS: Final = frozenset({"Chat", "Embeddings", "Images"})
 OF_MODELS: Final = (404, 429, 502, 503, 504)

@@ -22,6 +22,7 @@ TAGS: Final = (
     ("Sessions", "What is remembered between requests with the same `x-session-id`."),
     ("Models", "What is deployed, with its real limits."),
     ("Tools", "What the server itself may call during an answer."),
+    ("Agents", "Agents of this server's marketplace: finding them, and what operators do with them."),
     ("Usage", "What was used, what is left. A key sees its own; an admin's key sees all."),
     ("Keys", "Your own keys, by one of them or by a browser that has logged in at `/account`."),
     ("Administration", "Users, teams, invitations and all keys, for the scope `admin`."),

@@ -11,6 +11,7 @@ from convene.api import shapes, shapes_tools, shapes_usage, usage
 from convene.api.absent import ABSENT, Absent, refuse_stored
 from convene.api.routes import Endpoint, Route
 from convene.api.table_accounts import account_routes
+from convene.api.table_agents import agent_routes
 from convene.api.table_asked import asked_routes
 from convene.api.table_images import image_routes
 from convene.api.table_runs import run_routes
@@ -65,6 +66,17 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     list_sessions: Endpoint
     show_session: Endpoint
     delete_session: Endpoint
+    list_agents: Endpoint
+    show_agent: Endpoint
+    admin_list_agents: Endpoint
+    admin_add_agent: Endpoint
+    admin_ping_agent: Endpoint
+    admin_change_agent: Endpoint
+    admin_remove_agent: Endpoint
+    search_agents: Endpoint
+    search_agents_near: Endpoint
+    click_agent: Endpoint
+    show_agent_hit: Endpoint
     agent_inbox: Endpoint
     agent_probe: Endpoint
     a2a: Endpoint
@@ -126,6 +138,7 @@ def route_table(to: Endpoints) -> tuple[Route, ...]:
         *run_routes(to),
         *_usage(to),
         *account_routes(to),
+        *agent_routes(to),
         *_agents(to),
         *asked_routes(to),
         *_probes(to),

@@ -88,6 +88,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     reachable: bool
     kind: str
     """mailbox, proxy, custom, a2a or mcp."""
+    geo: tuple[float, float, float] | None = None
     protocols: tuple[ProtocolName, ...] = ()
 
 

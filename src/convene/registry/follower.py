@@ -68,7 +68,7 @@ class Follower:
 
     async def catch_up(self) -> int:
         """Take in all that is newer and return how many rows that was. Raises `StoreFault`."""
-        self._version, count = await self._follow(self.index, self._version)
+        self._version, count = await self._follow(self.index, self._version, self._wants)
         if not self.ready:
             self.ready = True
             if count:
@@ -79,10 +79,12 @@ class Follower:
         """Make a new index in the place of one of which much is gone. Raises `StoreFault`."""
         log.info("the index of agents is made anew: %d agents at %d places", len(self.index), self.index.words.places)
         fresh = self._empty()
-        version, _ = await self._follow(fresh, 0)
+        wanted: list[str] = []
+        version, _ = await self._follow(fresh, 0, wanted.extend)
         self.index, self._version = fresh, version
+        self._wants(wanted)
 
-    async def _follow(self, index: AgentIndex, version: int) -> tuple[int, int]:
+    async def _follow(self, index: AgentIndex, version: int, wants: Callable[[Iterable[str]], None]) -> tuple[int, int]:
         """Take everything newer into an index; return the version reached and how many rows it was."""
         pace = Pace(self._clock.monotonic)
         count = 0
@@ -97,7 +99,7 @@ class Follower:
                 if index.apply(row, now_us) is not None:
                     fresh.append(row.id)
                 await pace.breathe()
-            self._wants(fresh)
+            wants(fresh)
             version = rows[-1].version
             count += len(rows)
             if count // TOLD_EVERY != (count - len(rows)) // TOLD_EVERY:

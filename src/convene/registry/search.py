@@ -20,20 +20,21 @@ import msgspec
 
 from convene.errors import ConveneError
 from convene.registry.base_search import PAGED_MAX, TEXT_MAX, Hit, Page, ProtocolName, SearchRequest
-from convene.registry.documents import bare
+from convene.registry.documents import bare, facts_of
 from convene.registry.globe import distance_km
 from convene.registry.pace import Pace
 from convene.registry.ranking import Ranked, Score, health_word, is_reachable, order, score
 from convene.registry.words import fold, question_words
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from convene.clock import Clock
     from convene.registry.agent_index import AgentIndex
     from convene.registry.base_search import Circle, Cutoff, Filters
     from convene.registry.counter import Counter
     from convene.registry.documents import Facts
+    from convene.store.base_market import AgentRow
 
     Embed = Callable[[str], Awaitable[Sequence[float]]]
 
@@ -107,7 +108,7 @@ class Search:
             place = index.place_of(agent)
             facts = None if place is None else index.facts[place]
             if facts is not None:
-                hits.append(_hit(index, facts, its, self._now_us()))
+                hits.append(_hit(index.names, facts, its, self._now_us()))
         if self._counter is not None:
             self._counter.shown([hit.row.id for hit in hits])
         return Page(
@@ -125,7 +126,7 @@ class Search:
         facts = None if place is None else index.facts[place]
         if facts is None:
             return None
-        return _hit(index, facts, score(1.0, facts.standing, self._now_us()), self._now_us())
+        return _hit(index.names, facts, score(1.0, facts.standing, self._now_us()), self._now_us())
 
     def click(self, agent: str, search_id: str) -> bool:
         """See `AgentSearch.click`."""
@@ -350,7 +351,13 @@ def _named(index: AgentIndex, ranked: list[Ranked]) -> list[tuple[str, Score]]:
     return [(facts.id, one.score) for one in ranked[:PAGED_MAX] if (facts := index.facts[one.place]) is not None]
 
 
-def _hit(index: AgentIndex, facts: Facts, its: Score, now_us: int) -> Hit:
+def hit_of(row: AgentRow, now_us: int) -> Hit:
+    """Return a row as a hit that was not searched for; its protocols have no names."""
+    facts = facts_of(row, b"")
+    return _hit({}, facts, score(1.0, facts.standing, now_us), now_us)
+
+
+def _hit(names: Mapping[str, ProtocolName], facts: Facts, its: Score, now_us: int) -> Hit:
     standing = msgspec.structs.replace(facts.standing, active=facts.is_active(now_us))
     return Hit(
         row=facts.row(),
@@ -358,7 +365,8 @@ def _hit(index: AgentIndex, facts: Facts, its: Score, now_us: int) -> Hit:
         health=health_word(standing),
         reachable=is_reachable(standing),
         kind=facts.kind,
-        protocols=tuple(index.names.get(digest, ProtocolName(digest)) for digest in facts.digests),
+        geo=facts.geo,
+        protocols=tuple(names.get(digest, ProtocolName(digest)) for digest in facts.digests),
     )
 
 

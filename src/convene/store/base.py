@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from convene.store.base_market import Market
     from convene.store.base_runs import Runs
     from convene.store.base_sessions import Sessions
+    from convene.store.base_vectors import Vectors
 
 __all__ = ["KeyChange", "KeyRecord", "Keys", "Store", "StoreFault"]
 
@@ -146,6 +147,11 @@ class Store(Protocol):
     @property
     def market(self) -> Market:
         """The agents that have registered or were listed, and what is kept for them."""
+        ...
+
+    @property
+    def vectors(self) -> Vectors:
+        """What listings mean, for an embedding model."""
         ...
 
     async def aclose(self) -> None:

@@ -14,6 +14,7 @@ from convene.store.memory_ledger import MemoryLedger
 from convene.store.memory_market import MemoryMarket
 from convene.store.memory_runs import MemoryRuns
 from convene.store.memory_sessions import MemorySessions
+from convene.store.memory_vectors import MemoryVectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,6 +121,7 @@ class MemoryStore:
         self._runs = MemoryRuns()
         self._sessions = MemorySessions()
         self._market = MemoryMarket()
+        self._vectors = MemoryVectors()
 
     @property
     def keys(self) -> MemoryKeys:
@@ -156,6 +158,11 @@ class MemoryStore:
         """The agents that have registered or were listed."""
         return self._market
 
+    @property
+    def vectors(self) -> MemoryVectors:
+        """What listings mean."""
+        return self._vectors
+
     async def aclose(self) -> None:
         """Forget everything."""
         self._keys.close()
@@ -165,3 +172,4 @@ class MemoryStore:
         self._runs.close()
         self._sessions.close()
         self._market.close()
+        self._vectors.close()

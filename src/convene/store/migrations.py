@@ -378,7 +378,17 @@ MARKET: Final[tuple[Operation, ...]] = (
     Index(name="assets_by_owner", table="assets", columns=("owner",)),
 )
 
-CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS, RUNS, MARKET)
+# What listings mean, packed; the id is a digest of the model and the text.
+VECTORS: Final[tuple[Operation, ...]] = (
+    Table(
+        name="agent_vectors",
+        columns=(Column("id", "text"), Column("vector", "blob"), Column("used_us", "int")),
+        primary_key=("id",),
+    ),
+    Index(name="agent_vectors_by_use", table="agent_vectors", columns=("used_us",)),
+)
+
+CHANGES: Final = (KEYS, BOOKS, ACCOUNTS, COUNTERS, RUNS, MARKET, VECTORS)
 
 
 def steps_for(dialect: Dialect) -> tuple[Step, ...]:

@@ -14,6 +14,7 @@ from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
 from convene.store.sql_market import SqlMarket
 from convene.store.sql_sessions import SqlSessions
+from convene.store.sql_vectors import SqlVectors
 
 if TYPE_CHECKING:
     from convene.store.lives import Lives
@@ -32,6 +33,7 @@ class PostgresStore:
         self._runs = PostgresRuns(pool, presence)
         self._sessions = SqlSessions(pool)
         self._market = SqlMarket(pool)
+        self._vectors = SqlVectors(pool)
 
     @classmethod
     async def open(cls, url: str, clock: Clock | None = None, lives: Lives | None = None) -> Self:
@@ -91,6 +93,11 @@ class PostgresStore:
     def market(self) -> SqlMarket:
         """The agents that have registered or were listed."""
         return self._market
+
+    @property
+    def vectors(self) -> SqlVectors:
+        """What listings mean."""
+        return self._vectors
 
     async def aclose(self) -> None:
         """Write what is left of the books, show that nobody is here any more, and end the sessions."""

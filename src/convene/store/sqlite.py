@@ -12,6 +12,7 @@ from convene.store.sql_answers import SqlAnswers
 from convene.store.sql_keys import SqlKeys
 from convene.store.sql_market import SqlMarket
 from convene.store.sql_sessions import SqlSessions
+from convene.store.sql_vectors import SqlVectors
 from convene.store.sqlite_file import SqliteFile
 from convene.store.sqlite_ledger import SqliteLedger
 from convene.store.sqlite_open import START_S
@@ -34,6 +35,7 @@ class SqliteStore:
         self._runs = SqliteRuns(file, presence)
         self._sessions = SqlSessions(file)
         self._market = SqlMarket(file)
+        self._vectors = SqlVectors(file)
 
     @classmethod
     async def open(cls, path: Path, clock: Clock | None = None) -> Self:
@@ -87,6 +89,11 @@ class SqliteStore:
     def market(self) -> SqlMarket:
         """The agents that have registered or were listed."""
         return self._market
+
+    @property
+    def vectors(self) -> SqlVectors:
+        """What listings mean."""
+        return self._vectors
 
     async def aclose(self) -> None:
         """Write what is left of the books, close the file and end the threads."""
