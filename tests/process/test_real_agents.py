@@ -45,6 +45,7 @@ quiet_s = 0.5
 [agentic]
 agent_wait_s = {wait_s}
 """
+VERDICT = '{"reason": "It says ciao.", "useful": true}'
 SCRIPT = {
     "models": [
         {
@@ -53,6 +54,7 @@ SCRIPT = {
                 {"steps": [{"call": {"name": "search_agents", "args": {"query": "echo1"}}}]},
                 {"steps": [{"call": {"name": "ask_agent", "args": {"agent": "@echo1", "message": "ciao"}}}]},
                 {"steps": [{"text": "The agent says ciao."}]},
+                {"when": "Does the answer do what was asked?", "steps": [{"text": VERDICT}]},
             ],
         }
     ]
@@ -188,7 +190,7 @@ async def serving(
         await server.kill()
 
 
-@pytest.mark.req("AGENT-05", "TRAP-03", "ACP-03")
+@pytest.mark.req("AGENT-05", "TRAP-03", "ACP-03", "PICK-04")
 async def test_each_kind_of_answer_of_a_real_agent_arrives(tmp_path: Path, house: House) -> None:
     async with serving(tmp_path, house) as server:
         assert await server.ask("echo0", "hello, ü") == "echo0: hello, ü"
@@ -207,6 +209,9 @@ async def test_each_kind_of_answer_of_a_real_agent_arrives(tmp_path: Path, house
     found, asked = reply["executable_data"]
     assert found["result"]["agents"][0]["address"] == house.addresses["echo1"]
     assert asked["result"]["answer"] == "echo1: ciao"
+    assert asked["result"]["judged"] == {"useful": True, "reason": "It says ciao."}
+    [judging] = [step for step in reply["intermediate_steps"] if step["kind"] == "judge"]
+    assert (judging["status"], judging["detail"]) == ("done", asked["result"]["judged"])
     assert "Traceback" not in server.log
 
 

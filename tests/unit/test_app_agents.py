@@ -165,6 +165,18 @@ async def test_who_is_asked_gets_the_question_and_the_directories_learn_how_it_w
     assert well.noted == [Interaction(agent=ADDRESS, outcome="success", seconds=1.5)]
 
 
+@pytest.mark.req("PICK-04")
+async def test_the_directories_learn_whether_an_answer_was_found_useful() -> None:
+    broken, well = Directory(broken=True), Directory(ROME)
+    one = desk(broken, well)
+    await one.note_judged({"address": ADDRESS, "name": "rome"}, useful=False)
+    await one.note_judged({"url": "https://a.test/card"}, useful=True)
+    assert well.noted == [
+        Interaction(agent=ADDRESS, useful=False),
+        Interaction(agent="https://a.test/card", useful=True),
+    ]
+
+
 @pytest.mark.req("ID-07")
 async def test_our_address_is_made_once_and_kept_or_follows_from_the_setting(parts: Any) -> None:  # noqa: ANN401
     sessions = SessionsDouble()

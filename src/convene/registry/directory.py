@@ -89,7 +89,8 @@ class LocalDirectory:
         """See `Directory.note`."""
         agent = interaction.agent
         shown = self._shown.get(agent)
-        picked = shown is not None and self._clock.monotonic() - shown <= SHOWN_S
+        called = interaction.outcome is not None  # else the judge speaks of a call that was counted when it ended
+        picked = called and shown is not None and self._clock.monotonic() - shown <= SHOWN_S
         seen = Seen(
             id=agent,
             at_us=int(self._clock.now() * 1_000_000),

@@ -145,6 +145,17 @@ async def test_a_call_counts_as_chosen_if_the_agent_was_shown_lately() -> None:
     assert tally.seconds > 0
 
 
+@pytest.mark.req("PICK-04")
+async def test_a_verdict_alone_is_no_call_and_no_choice() -> None:
+    parts = Parts()
+    await parts.put(agent("weather one"))
+    await parts.names("weather")
+    await parts.call("weather one")
+    await parts.directory.note(Interaction(agent=agent("weather one").id, useful=False))
+    tally = await parts.tally("weather one")
+    assert (tally.calls, tally.successes, tally.judged, tally.useful, tally.picks) == (1, 1, 1, 0, 1)
+
+
 @pytest.mark.req("PICK-07")
 async def test_an_agent_is_found_by_every_name_it_has_active_or_not() -> None:
     parts = Parts()
