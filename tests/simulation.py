@@ -357,6 +357,9 @@ class FakeResponse:
             await self.strike("between_bytes", limit_s)
         self._ended = True
 
+    def peek(self) -> None:
+        """Nothing has come with the head."""
+
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole body. Raises `HttpError`."""
         body = b""

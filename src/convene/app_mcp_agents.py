@@ -87,6 +87,9 @@ class _Answer:
         except EgressFailed as fault:
             raise _http_fault(fault) from fault
 
+    def peek(self) -> None:
+        """Nothing is known to have come whole."""
+
     async def read(self, max_bytes: int) -> bytes:
         found = bytearray()
         async with aclosing(self.chunks()) as pieces:

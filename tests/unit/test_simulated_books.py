@@ -46,13 +46,9 @@ ALLOWED = Allowance(
 class Guess:
     """Estimates that are a little wrong."""
 
-    def prompt(self, key_id: str, model: str, size: int) -> int:
+    def both(self, key_id: str, model: str, size: int, ceiling: int | None) -> tuple[int, int]:
         del key_id, model
-        return size // 2
-
-    def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
-        del key_id, model
-        return min(20, ceiling or 20)
+        return size // 2, min(20, ceiling or 20)
 
     def learn(self, key_id: str, model: str, size: int, used: Usage, choices: int) -> None:
         assert (key_id, model) == ("local", "far")

@@ -144,6 +144,15 @@ class Call:
             if encoding is not None:
                 self.headers[b"content-encoding"] = encoding
 
+    def whole_body(self) -> bytes | None:
+        """Return the body if it has come whole and plain, as is common, else None: then `body` must be asked."""
+        if self._direct is None or b"content-encoding" in self.headers:
+            return None
+        body = self._direct.take_body()
+        if body is not None and len(body) > self.body_bytes_max:
+            raise self._too_large()
+        return body
+
     async def body(self) -> bytes:
         """Read the whole body, unpacked. Raises `TooLarge`, `UnsupportedMedia`, `BadRequest`, `ClientLeftError`."""
         body = None if self._direct is None else self._direct.take_body()

@@ -40,9 +40,10 @@ class ChatCompletions:
 
     async def __call__(self, call: Call) -> None:
         """Answer one request."""
-        asked = read_chat(
-            await call.body(), call.text_header(b"x-session-id") if b"x-session-id" in call.headers else None
-        )
+        body = call.whole_body()
+        if body is None:
+            body = await call.body()
+        asked = read_chat(body, call.text_header(b"x-session-id") if b"x-session-id" in call.headers else None)
         if asked.oddities:
             for level, words in asked.oddities:
                 log.log(level, "request %s: %s", call.request_id, words)

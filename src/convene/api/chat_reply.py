@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from json.encoder import encode_basestring as _quote
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import msgspec
@@ -65,7 +64,7 @@ def reply_bytes(
 ) -> bytes:
     """Return the body of a whole reply: OpenAI's shape and the five extras, always present (decisions)."""
     if isinstance(gathered, PlainAnswer):
-        if not gathered.usage.estimated:
+        if not gathered.usage.estimated and shape.metadata == "objects":
             return _plain_reply(gathered, turn, call, request_id)
         gathered = fold(gathered)
     metadata = metadata_of(gathered, request_id, turn.model, cost_of(turn.outcome), turn.run_id)
@@ -108,45 +107,52 @@ def reply_of(
     )
 
 
-# The general shape with a gap wherever a plain answer differs from another: filling gaps takes a fraction of the time
-# of building and encoding seven objects. Made from the shapes, so that it cannot say anything else than they do.
+# The general shape with a gap wherever a plain answer differs from another: filling gaps takes a third of the time of
+# building and encoding seven objects. Made from the shapes, so that it cannot say anything else than they do.
 _PLAIN_REPLY: Final = (
     _encode(
         ChatReply(
-            id="%s",
+            id="%b",
             created=-1,
-            model="%s",
-            choices=[ReplyChoice(0, ReplyMessage("%s"), "stop")],
+            model="%b",
+            choices=[ReplyChoice(0, ReplyMessage("%b"), "stop")],
             usage=ReplyUsage(-1, -1, -1, PromptDetails(-1), CompletionDetails(-1)),
-            metadata=ReplyMetadata("%s", "%s", upstream="%s"),
+            metadata=ReplyMetadata("%b", "%b", upstream="%b"),
         )
     )
-    .decode()
-    .replace('"stop"', '"%s"')
-    .replace("-1", '"%s"')
-    .replace('"upstream":"%s"', '"upstream":"%s""%s"')
-    .replace('"executable_data"', '"%s""executable_data"')
-    .split('"%s"')
+    .replace(b'"stop"', b"%b")
+    .replace(b'"%b"', b"%b")
+    .replace(b"-1", b"%d")
+    .replace(b'"upstream":%b', b'"upstream":%b%b')
+    .replace(b'"executable_data"', b'%b"executable_data"')
 )
 
 
 def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
-    used, model, cost = answer.usage, _quote(turn.model), cost_of(turn.outcome)
-    optional = ""
+    used, model, cost = answer.usage, _encode(turn.model), cost_of(turn.outcome)
+    optional = b""
     fingerprint = answer.fingerprint or fingerprint_of(answer, seeded=call.seeded)
     if fingerprint is not UNSET:
-        optional = f'"system_fingerprint":{_quote(fingerprint)},'
+        optional = b'"system_fingerprint":%b,' % _encode(fingerprint)
     if call.service_tier:
-        optional = f'{optional}"service_tier":"{SERVICE_TIER}",'
-    price = "" if cost is UNSET else f',"cost":{_encode(cost).decode()}'
-    prompt, completion = used.prompt_tokens, used.completion_tokens
-    # One text, encoded once: CPython puts numbers and texts into a text several times faster than into bytes.
-    a, b, c, d, e, f, g, h, i, j, k, m, n, o, p, q = _PLAIN_REPLY
-    return (
-        f"{a}{_quote(turn.id)}{b}{turn.created}{c}{model}{d}{_quote(answer.text)}{e}{_quote(answer.finish)}"
-        f"{f}{prompt}{g}{completion}{h}{prompt + completion}{i}{used.cached_tokens}{j}{used.reasoning_tokens}"
-        f"{k}{_quote(request_id)}{m}{model}{n}{_quote(answer.upstream)}{o}{price}{p}{optional}{q}"
-    ).encode()
+        optional += b'"service_tier":%b,' % _encode(SERVICE_TIER)
+    return _PLAIN_REPLY % (
+        _encode(turn.id),
+        turn.created,
+        model,
+        _encode(answer.text),
+        _encode(answer.finish),
+        used.prompt_tokens,
+        used.completion_tokens,
+        used.prompt_tokens + used.completion_tokens,
+        used.cached_tokens,
+        used.reasoning_tokens,
+        _encode(request_id),
+        model,
+        _encode(answer.upstream),
+        b',"cost":%b' % _encode(cost) if cost is not UNSET else b"",
+        optional,
+    )
 
 
 def _choice(index: int, choice: Choice, gathered: Fold, *, legacy: bool) -> ReplyChoice:

@@ -121,7 +121,7 @@ class LimitHeaders:
                 left = max(left, 0)
                 items = f"{items}{name};r={left};t={_next_s(tightest[3], left, until_whole_us)}"
             text = f"{text}{before_left}{left}{before_reset}{_spoken(until_whole_us)}\r\n"
-        return (f"{text}ratelimit: {items}\r\n" if items else text).encode("ascii")
+        return (f"{text}ratelimit: {items}\r\n" if items else text).encode()
 
     def refused(self, refusal: Refusal) -> list[Header]:
         """Return the fields of a refusal: what is left, and when the limit that refused has more."""

@@ -97,6 +97,10 @@ class Response(Protocol):
         """Yield the decoded body as it arrives. Raises `HttpError`."""
         ...
 
+    def peek(self) -> bytes | None:
+        """Return the whole decoded body if it has come and nothing was taken of it, else None. It stays to be read."""
+        ...
+
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole decoded body. Raises `ProtocolBroken` above `max_bytes`, else any `HttpError`."""
         ...

@@ -129,7 +129,8 @@ class Connection(asyncio.Protocol):
         if self.served > 1 or head_only:
             reader.begin(head_only=head_only)
         now = self._sent_at = self._loop.time()
-        self._owner.started(self, min(now + timeouts.first_byte_s, total_at))
+        due = now + timeouts.first_byte_s
+        self._owner.started(self, total_at if total_at < due else due)  # noqa: FURB136 - `min` takes ten times as long
         if body or self._batch is None:
             transport.write(wire)
         else:

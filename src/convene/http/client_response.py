@@ -70,6 +70,11 @@ class BodyResponse:
             self._source.taken()
         return data
 
+    def peek(self) -> bytes | None:
+        """Return the body if it is whole and came in one piece, and leave it to be read (`base.Response`)."""
+        pieces = self._pieces
+        return pieces[0] if self._complete and len(pieces) == 1 else None
+
     async def read(self, max_bytes: int) -> bytes:
         """Return the whole decoded body. Raises `Oversized` above `max_bytes`, else any `HttpError`."""
         if self.length is not None and self.length > max_bytes and not self._complete:

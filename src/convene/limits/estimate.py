@@ -50,22 +50,27 @@ class Estimates:
         self._start = start
         self._known: dict[tuple[str, str], _Experience] = {}
 
-    def prompt(self, key_id: str, model: str, size: int) -> int:
-        """Return the tokens to reserve for a prompt of `size` UTF-8 bytes."""
-        known = self._known.get((key_id, model))
-        if known is None:
-            return -(-size // BYTES_PER_TOKEN)
-        return int(size * known.density * _PROMPT_MARGIN) + 1
+    def both(self, key_id: str, model: str, size: int, ceiling: int | None) -> tuple[int, int]:
+        """Return the tokens to reserve for a prompt of `size` UTF-8 bytes and for one answer to it.
 
-    def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
-        """Return the tokens to reserve for one answer, at most `ceiling` (the request's limit or the model's)."""
+        The answer's are at most `ceiling`, the request's limit or the model's.
+        """
         known = self._known.get((key_id, model))
         if known is None:
-            guess = self._start
+            prompt, guess = -(-size // BYTES_PER_TOKEN), self._start
         else:
+            prompt = int(size * known.density * _PROMPT_MARGIN) + 1
             guess = int(known.mean + _DEVIATIONS * known.deviation) + 1
             guess = max(guess, LEAST)
-        return guess if ceiling is None or guess < ceiling else ceiling
+        return prompt, guess if ceiling is None or guess < ceiling else ceiling
+
+    def prompt(self, key_id: str, model: str, size: int) -> int:
+        """Return the tokens to reserve for a prompt of `size` UTF-8 bytes."""
+        return self.both(key_id, model, size, None)[0]
+
+    def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
+        """Return the tokens to reserve for one answer, at most `ceiling`."""
+        return self.both(key_id, model, 0, ceiling)[1]
 
     def learn(self, key_id: str, model: str, size: int, used: Usage, choices: int) -> None:
         """Take in what a request with a prompt of `size` bytes and so many choices has used, as reported."""

@@ -86,7 +86,11 @@ class Exchange:
         return self._blamed[pick.number]
 
     async def open(
-        self, body: bytes, begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]], asked: A
+        self,
+        body: bytes,
+        begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]],
+        asked: A,
+        glance: Callable[[bytes, Blamed, A], T | None] | None = None,
     ) -> tuple[Pick, http.Response, T]:
         """Send until an answer has begun; return whose it is, the response, and what its reader made of the beginning.
 
@@ -97,6 +101,8 @@ class Exchange:
             begin: reads the response as far as needed to say that the answer is one; returns what it made of it, or
                 the verdict that it is none.
             asked: what `begin` needs to know of the request.
+            glance: reads an answer that has come whole with its head, as nearly all small ones do, without a wait;
+                None leaves it to `begin`.
 
         Raises:
             ConveneError: the last fault, once no further try is allowed.
@@ -112,7 +118,10 @@ class Exchange:
             try:
                 response = await self._client.send(self._request(pick, body, again=bool(tried)))
                 if 200 <= response.status < 300:  # noqa: PLR2004 - the statuses of success
-                    found = await begin(response, self._blamed[pick.number], asked)
+                    blamed = self._blamed[pick.number]
+                    whole = None if glance is None else response.peek()
+                    seen = None if whole is None or glance is None else glance(whole, blamed, asked)
+                    found = await begin(response, blamed, asked) if seen is None else seen
                 else:
                     found = await self._refusal(response, self._blamed[pick.number])
             except http.HttpError as error:

@@ -61,7 +61,7 @@ class OpenAIChat:
         self.capabilities = capabilities
         self.upstream = settings.upstream
         self.whole: Callable[[Generation], Awaitable[Iterable[Event]]] = self._answer
-        self._read = self._read_whole
+        self._read, self._look = self._read_whole, self._glance
         self._settings = settings
         self._clock = clock
         self._exchange = Exchange(client, hosts, "/chat/completions", settings, clock)
@@ -73,10 +73,17 @@ class OpenAIChat:
     async def _answer(self, generation: Generation) -> Iterable[Event]:
         settings, exchange = self._settings, self._exchange
         body = encode_chat(generation, settings.model, settings.dialect)
-        pick, response, events = await exchange.open(body, self._read, generation)
+        pick, response, events = await exchange.open(body, self._read, generation, self._look)
         exchange.hosts.succeeded(pick)
         response.close()
         return events
+
+    def _glance(self, body: bytes, blamed: Blamed, generation: Generation) -> Iterable[Event] | None:
+        """Read a plain answer; None for what `_read_whole` must judge."""
+        settings = self._settings
+        if len(body) > settings.body_bytes_max:
+            return None
+        return read_plain(body, generation, blamed, settings.dialect)
 
     async def _read_whole(
         self, response: http.Response, blamed: Blamed, generation: Generation

@@ -54,12 +54,8 @@ _amounts_of: Final[Callable[[tuple[int, ...]], Amounts]] = partial(tuple.__new__
 class Estimates(Protocol):
     """What a request will use, learned from those that were settled (`limits/estimate.py`)."""
 
-    def prompt(self, key_id: str, model: str, size: int) -> int:
-        """Return the tokens of a prompt of `size` bytes."""
-        ...
-
-    def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
-        """Return the tokens of one answer, at most `ceiling`."""
+    def both(self, key_id: str, model: str, size: int, ceiling: int | None) -> tuple[int, int]:
+        """Return the tokens of a prompt of `size` bytes, and of one answer, at most `ceiling`."""
         ...
 
     def learn(self, key_id: str, model: str, size: int, used: Usage, choices: int) -> None:
@@ -146,8 +142,8 @@ class Books:
     def _amounts(self, ask: Ask) -> Amounts:
         """Return what the request will cost by estimate; money by an upper bound (reliability 1.1)."""
         key_id, model = ask.principal.key_id, ask.model
-        prompt = self.estimates.prompt(key_id, model, ask.prompt_bytes)
-        output = self.estimates.completion(key_id, model, ask.output_max) * ask.choices if ask.kind == "chat" else 0
+        prompt, output = self.estimates.both(key_id, model, ask.prompt_bytes, ask.output_max)
+        output = output * ask.choices if ask.kind == "chat" else 0
         price = ask.terms.price
         micros = 0
         if price is not FREE and not price.free:
@@ -158,8 +154,7 @@ class Books:
     def round_amounts(self, ask: Ask, size: int, output_max: int | None) -> Amounts:
         """Return what a further round of a turn will cost by estimate: no request and no place of its own."""
         key_id, model = ask.principal.key_id, ask.model
-        prompt = self.estimates.prompt(key_id, model, size)
-        output = self.estimates.completion(key_id, model, output_max)
+        prompt, output = self.estimates.both(key_id, model, size, output_max)
         price = ask.terms.price
         micros = 0
         if price is not FREE and not price.free:

@@ -34,7 +34,7 @@ from convene.serving.turn_size import prompt_bytes
 from convene.usage import BYTES_PER_TOKEN, Usage, count_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable
 
     from convene.clock import Clock
     from convene.events import Event
@@ -219,7 +219,7 @@ class Turn:
         await lease.written()
         return answer
 
-    async def _reserve(self) -> Lease:
+    def _reserve(self) -> Awaitable[Lease]:
         turns, deployment, generation = self._turns, self._deployment, self._generation
         self._began_at = turns.monotonic()
         can = deployment.chat.capabilities
@@ -236,7 +236,7 @@ class Turn:
             output_max=generation.sampling.max_tokens or can.output_tokens_max or can.context_window,
             choices=generation.n,
         )
-        return await turns.admission.reserve(ask, self.outcome)
+        return turns.admission.reserve(ask, self.outcome)
 
     def _fail(self, fault: Exception) -> None:
         self.outcome.finish = fault.code if isinstance(fault, ConveneError) else ConveneError.code

@@ -8,9 +8,10 @@ import zlib
 
 import pytest
 
-from convene.api.call import ClientLeftError
+from convene.api.call import Call, ClientLeftError
 from convene.api.problems import UnsupportedMedia
 from convene.errors import BadRequest, TooLarge
+from convene.http.base import DIRECT
 from unit.api.asgi_doubles import Connection
 
 
@@ -99,3 +100,55 @@ async def test_an_answer_has_its_length_its_type_and_the_common_headers() -> Non
 def test_headers_are_found_by_lower_case_name() -> None:
     call = Connection(headers=[(b"a", b"1"), (b"b", b"\xe9")]).call()
     assert (call.header(b"a"), call.header(b"b"), call.header(b"c")) == ("1", "é", None)
+
+
+class WholeBody:
+    """The extension of our own server, holding a whole body or still waiting for it."""
+
+    notes: dict[str, object] | None = None
+
+    def __init__(self, body: bytes | None) -> None:
+        self.body = body
+
+    def take_body(self) -> bytes | None:
+        body, self.body = self.body, None
+        return body
+
+    def respond(self, status: int, headers: object, body: bytes, lines: bytes = b"") -> None:
+        raise AssertionError((status, headers, body, lines))
+
+
+def call_with(body: bytes | None, *headers: tuple[bytes, bytes], cap: int = 10) -> Call:
+    """Return a call whose body our own server has, or has not yet."""
+    connection = Connection(b"by message", headers=headers)
+    connection.scope["extensions"] = {DIRECT: WholeBody(body)}
+    return connection.call(cap)
+
+
+async def test_a_whole_body_is_had_without_a_wait_and_once() -> None:
+    call = call_with(b"abc")
+    assert call.whole_body() == b"abc"
+    assert call.whole_body() is None
+    assert call_with(b"").whole_body() == b"", "an empty one is whole too"
+
+
+async def test_a_body_that_is_still_coming_or_packed_must_be_waited_for() -> None:
+    assert call_with(None).whole_body() is None
+    assert Connection(b"abc").call().whole_body() is None, "another server has no such extension"
+    packed = call_with(gzip.compress(b"abc"), (b"content-encoding", b"gzip"), cap=100)
+    assert packed.whole_body() is None
+    assert await packed.body() == b"abc"
+
+
+@pytest.mark.req("OAI-29")
+async def test_a_whole_body_over_the_cap_is_refused_too() -> None:
+    with pytest.raises(TooLarge, match="larger than 10 bytes"):
+        call_with(b"x" * 11).whole_body()
+
+
+async def test_a_body_that_was_diverted_is_read_from_there() -> None:
+    call = call_with(b"abc")
+    body = await call.raw_body()
+    call.divert(body, call.send)
+    assert call.whole_body() is None
+    assert await call.body() == b"abc"

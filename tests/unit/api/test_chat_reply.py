@@ -254,3 +254,14 @@ def test_a_run_and_its_conversation_are_named_and_the_cost_is_split_by_step() ->
     assert made["metadata"]["run_id"] == "run_1"
     by_step = [{"step": "s1", "micros": 10}, {"step": "s3", "micros": 20}]
     assert made["metadata"]["cost"] == {"currency": "USD", "micros": 30, "by_step": by_step}
+
+
+def test_a_plain_answer_too_has_its_cost_as_a_text_where_all_metadata_are() -> None:
+    class Priced(Turn):
+        outcome = Outcome(currency="USD", cost_micros=30)
+
+    answer = PlainAnswer("up", "m", None, "Hi", "stop", Usage(1, 2))
+    call = read_chat(b'{"model": "asked", "messages": [{"role": "user", "content": "x"}]}', None)
+    for shape, kind in ((ReplyShape(), dict), (ReplyShape(metadata="strings"), str)):
+        made = msgspec.json.decode(reply_bytes(answer, Priced(), call, "req_1", shape))
+        assert isinstance(made["metadata"]["cost"], kind)

@@ -619,3 +619,32 @@ def test_https_goes_through_the_proxy_without_showing_it_the_request() -> None:
 def test_a_malformed_proxy_is_refused_when_the_client_is_made() -> None:
     with pytest.raises(ValueError, match="proxy URL"):
         HttpClient(ClientOptions(https_proxy="socks5://proxy"))
+
+
+def test_a_body_that_has_come_whole_can_be_looked_at_and_is_still_read() -> None:
+    async def main() -> None:
+        client = Network(answering(plain(b"whole"))).client()
+        response = await client.send(GET)
+        assert response.peek() == b"whole"
+        assert response.peek() == b"whole"
+        assert await response.read(100) == b"whole"
+        assert response.peek() is None, "it was taken"
+        await client.aclose()
+
+    run(main())
+
+
+def test_a_body_that_is_not_whole_or_broke_off_cannot_be_looked_at() -> None:
+    async def main() -> None:
+        client, response, wire = await begin(Network())
+        assert response.peek() is None
+        wire.say(b"x" * 60)
+        assert response.peek() is None
+        wire.abort()
+        await turns()
+        assert response.peek() is None
+        with pytest.raises(Disconnected):
+            await response.read(1000)
+        await client.aclose()
+
+    run(main())

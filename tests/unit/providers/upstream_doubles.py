@@ -57,6 +57,10 @@ class FakeResponse:
             await piece.go_on.wait()
         raise StopAsyncIteration
 
+    def peek(self) -> bytes | None:
+        pieces = self._pieces
+        return pieces[0] if len(pieces) == 1 and isinstance(pieces[0], bytes) else None
+
     async def read(self, max_bytes: int) -> bytes:
         body = b"".join([piece async for piece in self.chunks()])
         if len(body) > max_bytes:

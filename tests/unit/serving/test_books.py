@@ -44,13 +44,9 @@ class Fixed:
     def __init__(self) -> None:
         self.learned: list[tuple[str, str, int, Usage, int]] = []
 
-    def prompt(self, key_id: str, model: str, size: int) -> int:
+    def both(self, key_id: str, model: str, size: int, ceiling: int | None) -> tuple[int, int]:
         assert (key_id, model) == ("k1", "m")
-        return size // 3
-
-    def completion(self, key_id: str, model: str, ceiling: int | None) -> int:
-        assert (key_id, model) == ("k1", "m")
-        return min(100, ceiling or 100)
+        return size // 3, min(100, ceiling or 100)
 
     def learn(self, key_id: str, model: str, size: int, used: Usage, choices: int) -> None:
         self.learned.append((key_id, model, size, used, choices))
