@@ -11,7 +11,7 @@ ROWS: Final = """\
 [agents §1]
 AGENT-01 proved ACP, A2A and MCP agents come from one search and are called by one interface yielding progress, text,
     resource, needs_input, payment, error and end.
-AGENT-02 5 `Agent(agentverse="http://host:port", ...)` is all that makes an unmodified uagents agent join.
+AGENT-02 proved `Agent(agentverse="http://host:port", ...)` is all that makes an unmodified uagents agent join.
 AGENT-03 5 Agents with an own endpoint, mailbox and proxy agents, a Bureau, uagents 0.22.10, an A2A agent by
     `agentverse-sdk` and a web app by `register_chat_agent` register, are found and called, and answer.
 AGENT-04 proved `uagents-core` suffices for calling ACP agents: no `uagents.Agent` runs in the server.
@@ -26,7 +26,7 @@ ID-03 proved The 64 bytes (r, s), in bech32 with prefix `sig`, are a signature.
 ID-04 proved `sign(data)` applies sha256 and `sign_digest(digest)` does not; a failed `Identity.verify_digest(address,
     digest, sig)` raises `ecdsa.BadSignatureError`, which each check catches.
 ID-05 proved Behind a `user1...` address there is no key, so it signs nothing.
-ID-06 5 `[prefix://][name/]address` is understood with prefix `agent` (default), `test-agent` or none.
+ID-06 proved `[prefix://][name/]address` is understood with prefix `agent` (default), `test-agent` or none.
 ID-07 proved A stable secret seed gives the server the same identity after each restart.
 ID-08 5 Signing (0.53 ms) and verifying (1.87 ms; half with `gmpy2`) do not happen on a loop where latency is
     critical.
@@ -44,94 +44,100 @@ ENVL-05 proved An agent that gets an envelope twice acts twice.
 ENVL-06 proved Our inbox drops a repeat of the same (sender, session, msg_id).
 ENVL-07 proved The server caps message bodies, for agents take 2 MB and more.
 ENVL-08 proved Of a protocol with roles both digests are known, each by `ProtocolSpecification.manifest(role)`.
-ENVL-09 5 The Almanac answers with bare hex protocols, while registrations and search hits have `proto:`.
+ENVL-09 proved The Almanac answers with bare hex protocols, while registrations and search hits have `proto:`.
 [agents §4]
-REG-01 5 `POST /v1/almanac/agents` checks the signature, saves the record and says 200 `{}` in well below 1 s.
+REG-01 proved `POST /v1/almanac/agents` checks the signature, saves the record and says 200 `{}` in well below 1 s.
 REG-02 5 After 10 tries (pauses of 0.064*2^n s, 33 s in all) an agent rests for an hour, hence the registry is up
     before its agents.
-REG-03 5 Registered agents are still known after the registry restarts.
-REG-04 5 A record lives at least 2 h, by default 48 h, against a refresh each 3600 s.
-REG-05 5 `POST /v1/almanac/agents/batch` with `{"attestations":[...]}` registers every entry.
-REG-06 5 `POST /v1/almanac/agents/{a}/status` checks the signature and is 200 for addresses unknown so far.
-REG-07 5 Once `is_active:false` was posted, search no longer shows the agent as active.
-REG-08 5 `POST /v1/almanac/manifests` checks the digest (`ProtocolSpecification.compute_digest`) and is 200.
-REG-09 5 The manifests of chat, payment, subscription and MCP are there from the start, so search can name these
+REG-03 proved Registered agents are still known after the registry restarts.
+REG-04 proved A record lives at least 2 h, by default 48 h, against a refresh each 3600 s.
+REG-05 proved `POST /v1/almanac/agents/batch` with `{"attestations":[...]}` registers every entry.
+REG-06 proved `POST /v1/almanac/agents/{a}/status` checks the signature and is 200 for addresses unknown so far.
+REG-07 proved Once `is_active:false` was posted, search no longer shows the agent as active.
+REG-08 proved `POST /v1/almanac/manifests` checks the digest (`ProtocolSpecification.compute_digest`) and is 200.
+REG-09 proved The manifests of chat, payment, subscription and MCP are there from the start, so search can name these
     protocols.
-REG-10 5 Signed is sha256 of the body minus `signature`, as compact JSON with sorted keys;
+REG-10 proved Signed is sha256 of the body minus `signature`, as compact JSON with sorted keys;
     `AgentRegistrationAttestation.model_validate(body).verify()` checks all of it.
-REG-11 5 If instead the object as received, hashed likewise, fits the signature, it passes as well (newer fields).
-REG-12 5 A registration stamped earlier than the stored one is turned away.
-REG-13 5 `agent_address` may stand for `agent_identifier`.
-REG-14 5 The Almanac learns address, endpoints, protocols and `geolocation`; name, README, description, avatar and
+REG-11 proved If instead the object as received, hashed likewise, fits the signature, it passes as well (newer fields).
+REG-12 proved A registration stamped earlier than the stored one is turned away.
+REG-13 proved `agent_address` may stand for `agent_identifier`.
+REG-14 proved The Almanac learns address, endpoints, protocols and `geolocation`; name, README, description, avatar and
     handle arrive with a listing only.
 REG-15 5 `GET http://agent/agent_info` tells address, endpoints, protocols, metadata, agent_type, prefix and port, not
     the name.
-REG-16 5 `GET /v2/agents/{a}` and `POST /v1/events` follow LIST-09 and LIST-14.
-REG-17 5 Agentverse routes begin at the root of host and port.
-REG-18 5 A path with two leading slashes is served as with one.
+REG-16 proved `GET /v2/agents/{a}` and `POST /v1/events` follow LIST-09 and LIST-14.
+REG-17 proved Agentverse routes begin at the root of host and port.
+REG-18 proved A path with two leading slashes is served as with one.
 REG-19 5 The docs say that a Bureau wants `agentverse=` on each `Agent` and on the `Bureau`.
 REG-20 5 The docs show `AgentverseConfig(base_url="127.0.0.1:8899", http_prefix="http")` for uagents-core and
     `http://handle:seed@127.0.0.1:8899/Name` for agentverse-sdk.
-REG-21 5 With no ledger in reach agents warn twice (0.02 s) and register through the API.
+REG-21 proved With no ledger in reach agents warn twice (0.02 s) and register through the API.
 REG-22 5 With a ledger, `DefaultRegistrationPolicy` also goes to the contract;
     `AlmanacApiRegistrationPolicy(almanac_api=url+"/v1/almanac")` keeps to the API.
 [agents §5]
-LIST-01 5 A user is known by `Authorization: Bearer <API key>`, with `x-team` if wanted.
-LIST-02 5 An agent proves itself by `Authorization: Agent attr:<b64>:<sig>`: 81 bytes of 33-byte public key, u64 from
+LIST-01 proved A user is known by `Authorization: Bearer <API key>`, with `x-team` if wanted.
+LIST-02 proved An agent proves itself by `Authorization: Agent attr:<b64>:<sig>`: 81 bytes of 33-byte public key, u64
+    from
     and u64 to (big-endian) and 32-byte nonce, signed by `Identity.sign`.
-LIST-03 5 Our own check of an attestation wants length 81, from - 300 s <= now <= to, a valid signature, and the
+LIST-03 proved Our own check of an attestation wants length 81, from - 300 s <= now <= to, a valid signature, and the
     address of that key.
-LIST-04 5 With a key: `GET /v2/identity/{a}/challenge` gives `{"challenge"}`, `POST /v2/identity
+LIST-04 proved With a key: `GET /v2/identity/{a}/challenge` gives `{"challenge"}`, `POST /v2/identity
     {"address","challenge","challenge_response"}` gives `{"address"}`, `POST /v2/agents` gives `{"success": true}`,
     each under Bearer and with status 200.
-LIST-05 5 `identity.sign(challenge.encode())` is the `challenge_response`, tested by `verify_digest(address,
+LIST-05 proved `identity.sign(challenge.encode())` is the `challenge_response`, tested by `verify_digest(address,
     sha256(challenge), response)`; no challenge counts twice.
-LIST-06 5 Core asks `GET /v2/agents/{a}` first and takes the challenge on 404 only; `/connect` does not ask.
-LIST-07 5 `POST /v2/agents` takes address, name, handle, url, agent_type, profile (description, readme, avatar_url,
+LIST-06 proved Core asks `GET /v2/agents/{a}` first and takes the challenge on 404 only; `/connect` does not ask.
+LIST-07 proved `POST /v2/agents` takes address, name, handle, url, agent_type, profile (description, readme, avatar_url,
     banner_url, starter_prompts), endpoints, protocols and metadata from the proven owner or the agent.
-LIST-08 5 `POST /v2/agents` merges, also within `profile`, and does without `name`.
-LIST-09 5 `GET /v2/agents/{a}` under that address's attestation is 200 with optional `name`, `handle`, `profile`, and
+LIST-08 proved `POST /v2/agents` merges, also within `profile`, and does without `name`.
+LIST-09 proved `GET /v2/agents/{a}` under that address's attestation is 200 with optional `name`, `handle`, `profile`,
+    and
     in an open registry even for an unlisted agent.
-LIST-10 5 Failures there are JSON `{"detail": "text"}`, fit to be shown.
-LIST-11 5 Allowed are name 1 to 32, handle 40, description 300, readme 80,000, address 66, url, avatar_url and
+LIST-10 proved Failures there are JSON `{"detail": "text"}`, fit to be shown.
+LIST-11 proved Allowed are name 1 to 32, handle 40, description 300, readme 80,000, address 66, url, avatar_url and
     banner_url 4000 characters; `agent_type` is free.
-LIST-12 5 `register_chat_agent` names the proxy as endpoint and the real address as `url`, then posts the status.
-LIST-13 5 `DELETE /v2/agents/{a}`, `PUT /v2/agents/{a}`, `GET /v2/agents?limit=30&offset=0`, `POST /v2/agents/batch`
+LIST-12 proved `register_chat_agent` names the proxy as endpoint and the real address as `url`, then posts the status.
+LIST-13 proved `DELETE /v2/agents/{a}`, `PUT /v2/agents/{a}`, `GET /v2/agents?limit=30&offset=0`, `POST
+    /v2/agents/batch`
     and `POST /v2/agents/interactions {"target","session_id","source"}` are served.
-LIST-14 5 `POST /v1/events` is 2xx in every case.
-LIST-15 5 Of events, which may hold host names and tracebacks, next to nothing is kept.
-LIST-16 5 At `/inspect/?uri=http://127.0.0.1:<port>&address=...` the owner's browser can post to the agent's
+LIST-14 proved `POST /v1/events` is 2xx in every case.
+LIST-15 proved Of events, which may hold host names and tracebacks, next to nothing is kept.
+LIST-16 proved At `/inspect/?uri=http://127.0.0.1:<port>&address=...` the owner's browser can post to the agent's
     `/connect`.
-LIST-17 5 The routes of old versions (`/v1/auth/challenge`, `/v1/auth/prove`, `/v1/agents`, `/v1/mailbox`,
+LIST-17 proved The routes of old versions (`/v1/auth/challenge`, `/v1/auth/prove`, `/v1/agents`, `/v1/mailbox`,
     `/v1/submit`, `/v1/proxy/submit`) are a choice; old agents with an endpoint of their own get by with the Almanac.
 [agents §6]
-RES-01 5 `GET /v1/almanac/agents/{a}[?prefix=agent]` is a record with status, type, address, prefix, domain_name,
+RES-01 proved `GET /v1/almanac/agents/{a}[?prefix=agent]` is a record with status, type, address, prefix, domain_name,
     endpoints (url, weight), metadata, protocols as bare hex and expiry, or 404.
-RES-02 5 No record has a null `expiry`.
-RES-03 5 No `weight` is 0 or less.
+RES-02 proved No record has a null `expiry`.
+RES-03 proved No `weight` is 0 or less.
 RES-04 5 Resolving is quick at any time, as senders do it for each message (5 s, 2 tries).
-RES-05 5 The server's own address resolves too, and for ever.
-RES-06 5 Names resolve by `GET /v1/almanac/domains/{name}`
+RES-05 proved The server's own address resolves too, and for ever.
+RES-06 proved Names resolve by `GET /v1/almanac/domains/{name}`
     (`{"name","status":"Registered","expiry","assigned_agents":[{"address","weight"}]}`) and `GET
     /v2/almanac/resolve/{address|handle|domain}`.
-RES-07 5 `POST /v1/almanac/search {"text":"<hex>"}` gives records with `address` and `status`.
-RES-08 5 `/recent`, `/handles...`, `/manifests/protocols/{hex}`, `/manifests/digests/` and `/v2/almanac/manifest/...`
+RES-07 proved `POST /v1/almanac/search {"text":"<hex>"}` gives records with `address` and `status`.
+RES-08 proved `/recent`, `/handles...`, `/manifests/protocols/{hex}`, `/manifests/digests/` and
+    `/v2/almanac/manifest/...`
     may exist.
-MBOX-01 5 `{base}/v2/agents/mailbox/submit` keeps the envelope and says 200 `{}`.
-MBOX-02 5 `GET /v2/agents/{a}/mailbox`, for that agent alone, lists `{"uuid","envelope","received_at","expires_at"}`
+MBOX-01 proved `{base}/v2/agents/mailbox/submit` keeps the envelope and says 200 `{}`.
+MBOX-02 proved `GET /v2/agents/{a}/mailbox`, for that agent alone, lists
+    `{"uuid","envelope","received_at","expires_at"}`
     with version 4 uuids; without a mailbox it is 404.
-MBOX-03 5 `DELETE /v2/agents/{a}/mailbox/{uuid}` takes an envelope away.
-MBOX-04 5 Polling each 1.0 s, the agents' habit, works from the start.
-PROXY-01 5 `{base}/v2/agents/proxy/submit` hands body and `x-uagents-connection` to the listing's `url` untouched and
+MBOX-03 proved `DELETE /v2/agents/{a}/mailbox/{uuid}` takes an envelope away.
+MBOX-04 proved Polling each 1.0 s, the agents' habit, works from the start.
+PROXY-01 proved `{base}/v2/agents/proxy/submit` hands body and `x-uagents-connection` to the listing's `url` untouched
+    and
     brings the answer back.
-PROXY-02 5 Only allow-listed networks can be such a URL's target.
-PROBE-01 5 `HEAD` of a submit path says `x-uagents-status: ready|not-ready|indeterminate`.
-STORE-01 5 `POST /v1/storage/assets/ {name, mime_type, contents, lifetime_hours 1 to 24}` is 201 `{"asset_id"}`;
+PROXY-02 proved Only allow-listed networks can be such a URL's target.
+PROBE-01 proved `HEAD` of a submit path says `x-uagents-status: ready|not-ready|indeterminate`.
+STORE-01 proved `POST /v1/storage/assets/ {name, mime_type, contents, lifetime_hours 1 to 24}` is 201 `{"asset_id"}`;
     `GET|PUT /v1/storage/assets/{id}/contents/` and permissions per agent exist.
 STORE-02 5 `agent-storage://<host>/v1/storage/<uuid>` and `agent-storage://<host>/<uuid>`, with or without an inner
     `https://`, can be read.
 STORE-03 5 `ExternalStorage` gets `storage_url=config.storage_api`, or core 0.4.12 raises AttributeError.
-HOST-01 5 Nothing is served under `/v1/hosting/agents` and `/v2/hosting/...`; agents run in processes of their own.
+HOST-01 proved Nothing is served under `/v1/hosting/agents` and `/v2/hosting/...`; agents run in processes of their own.
 [agents §7]
 SEARCH-01 proved `POST /v1/search/agents` asks for no key.
 SEARCH-02 proved Any of these may be left out: `search_text`; `filters{state, category, agent_type, protocol_digest[],
@@ -253,8 +259,8 @@ HOSTED-05 proved There are no more than about 60 to 120 calls a minute.
 HOSTED-06 5 Agents that have this server as LLM (`ChatAgent` by `ASI1_BASE_URL`, `MCPServerAdapter` by
     `asi1_base_url`) are served, tool result round included.
 [agents §14]
-REG-23 5 The unmodified packages work with every row of the smallest registry's table.
-REG-24 5 `av --av http://host:port agent <address> --all` and `av ... resolve <address>` report "Chat protocol
+REG-23 proved The unmodified packages work with every row of the smallest registry's table.
+REG-24 proved `av --av http://host:port agent <address> --all` and `av ... resolve <address>` report "Chat protocol
     supported", "Readme present", "reachable".
 LIB-01 5 `uagents-core`, `a2a-sdk` and `mcp` install side by side without conflict.
 """

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from convene.config import Config
     from convene.http.base import Client
     from convene.serving.admission import Admission
-    from convene.serving.base import Principal
+    from convene.serving.base import Gatekeeper, Principal
     from convene.serving.resume import Resumption
     from convene.store.base import Store
     from convene.store.base_ledger import Ledger
@@ -148,20 +148,18 @@ class App:
         where there is one. `tools` are offered beside those that are configured.
         """
         self._config, self._clock = config, clock
-        self._admission = admission
-        self.worker = worker
+        self._admission, self.worker = admission, worker
         self._store: Store = MemoryStore()
         self._watch: asyncio.Task[None] | None = None
         self._kept: list[asyncio.Task[None]] = []
         self.deployments = Deployments(config, clock, connect, make_engine)
         self.access = AccessLog(sink, clock.now, worker.shown) if config.access_log else None
         self.catalog = catalog = Catalog(self.deployments.all)
-        models = Models(catalog)
-        health = Health(catalog, lambda: self.draining)
+        models, health = Models(catalog), Health(catalog, lambda: self.draining)
         self.accounts = AccountParts(config, clock)
         self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
         more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
-        self.market = MarketParts(clock, lambda: self._store)
+        self.market = MarketParts(config, clock, lambda: self._store, self._gatekeeper, lambda: self.agents)
         self.found, self.agents = self._open_agents(admission or Open())
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
@@ -173,9 +171,8 @@ class App:
         self._replays: Replays | None = None
         self._kept_answers = Kept()
         streams = Streams(config.edge.ping_s, config.edge.first_event_s)
-        chats = ChatCompletions(self._turns, streams, reply_shape(config))
         endpoints = Endpoints(
-            chat=self._once(chats),
+            chat=self._once(ChatCompletions(self._turns, streams, reply_shape(config))),
             embeddings=self._once(EmbeddingRequests(self._embedder)),
             **self.images.endpoints(streams, self._once),
             list_models=models.list_all,
@@ -189,20 +186,19 @@ class App:
             **self.accounts.endpoints(),
         )
         routes = route_table(endpoints)
-        self.metrics = Metrics(
-            info={"version": convene.__version__, "python": platform.python_version()},
-            queue_depth=lambda: 0 if self.books is None else self.books.waiting,
-        )
+        about = {"version": convene.__version__, "python": platform.python_version()}
+        self.metrics = Metrics(info=about, queue_depth=self._waiting)
         self._shelf = Shelf(config.data_dir / "metrics", worker.index) if worker.count > 1 else None
-        metrics = _metrics_page(config, self.metrics, self._shelf).routes()
-        served = (*routes, *Docs(routes, listed=config.docs).routes(), *self.accounts.routes(), *metrics)
+        shown = _metrics_page(config, self.metrics, self._shelf)
+        rooms = (Docs(routes, listed=config.docs), self.accounts, shown, self.market)
+        served = (*routes, *(route for room in rooms for route in room.routes()))
         self.front = self._open_front(served)
         self.metrics.attach((route.path for route in served), lambda: self.front.in_flight)
 
     def _open_agents(self, admission: Admission) -> tuple[SearchParts, AgentParts]:
         """Return who finds agents and who asks them; each needs the other, once there are requests."""
         config, clock = self._config, self._clock
-        admit = open_search(config, lambda: self.front.gatekeeper)
+        admit = open_search(config, self._gatekeeper)
 
         async def describe(url: str) -> AgentCard:
             return await self.agents.callers.describe(url)
@@ -219,11 +215,18 @@ class App:
             config,
             clock,
             lambda: self._store.sessions,
+            egress=self.market.egress,
             directories=(found.directory,),
             populated=found.anybody,
             till=self._till(admission),
         )
         return found, asked
+
+    def _waiting(self) -> int:
+        return 0 if self.books is None else self.books.waiting
+
+    def _gatekeeper(self) -> Gatekeeper:
+        return self.front.gatekeeper
 
     def _open_front(self, served: tuple[Route, ...]) -> Front:
         config = self._config
@@ -300,7 +303,7 @@ class App:
         self.keep(asyncio.create_task(self.images.links.sweep(), name="expired pictures"))
         if self._shelf is not None:
             self.keep(asyncio.create_task(self._shelf.keep(self.metrics), name="metrics"))
-        self.market.start()
+        await self.market.start()
         self.found.start()
         await self.agents.start()
         self.tools.start()

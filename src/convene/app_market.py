@@ -1,4 +1,4 @@
-"""The composition of the marketplace of this server, for `app.py`: what keeps it.
+"""The composition of the marketplace of this server, for `app.py`: its desks, their endpoints, what keeps it.
 
 A part of the composition root. The store is opened after the parts are built, so it is asked for when it is needed.
 """
@@ -6,31 +6,123 @@ A part of the composition root. The store is opened after the parts are built, s
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from convene.api.agentverse import AgentversePages
+from convene.api.almanac import AlmanacPages
+from convene.api.askers import Askers
+from convene.api.assets import AssetPages
+from convene.api.mailbox import MailPages, ProxyPages
+from convene.api.table_market import MarketPages, market_routes
+from convene.app_agents import open_agents_egress
+from convene.app_images import own_address
+from convene.config import is_loopback
+from convene.registry.almanac import CHAT, Almanac, Rules
+from convene.registry.assets import Assets
+from convene.registry.attestation import proven_agent
+from convene.registry.listing import NEVER_US
+from convene.registry.listings import Listings
+from convene.registry.mailbox import Mailboxes
+from convene.registry.proxy import Proxy
 from convene.registry.upkeep import Upkeep
+from convene.store.base_market import AgentRow, Endpoint, Listing, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from convene.api.askers import Access
+    from convene.api.routes import Route
+    from convene.app_agents import AgentParts
     from convene.clock import Clock
+    from convene.config import Config
+    from convene.serving.base import Gatekeeper
     from convene.store.base import Store
+    from convene.store.base_market import Market
+
+HOUR_US: Final = 3_600_000_000
 
 
 class MarketParts:
     """Everything about the marketplace of one application."""
 
-    def __init__(self, clock: Clock, store: Callable[[], Store]) -> None:
-        self._upkeep = Upkeep(lambda: store().market, clock)
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        store: Callable[[], Store],
+        gatekeeper: Callable[[], Gatekeeper],
+        agents: Callable[[], AgentParts],
+    ) -> None:
+        """`agents` knows who this server is among them, once it has started."""
+        self._config = config
+        self._agents = agents
+        self.egress = open_agents_egress(config)
+        settings = config.registry
+        keep_us = round(settings.keep_hours * HOUR_US)
+        rules = Rules(allow=frozenset(settings.allow), agents_max=settings.agents_max, keep_us=keep_us)
+
+        def market() -> Market:
+            return store().market
+
+        self.almanac = Almanac(market, clock, rules, self.own)
+        self.listings = Listings(market, clock, keep_us, self.almanac.admit, lambda: agents().me)
+        self.mailboxes = Mailboxes(market, clock, settings.letters_max, round(settings.letter_hours * HOUR_US))
+        self.proxy = Proxy(market, self.egress)
+        self.assets = Assets(market, clock)
+        self._askers = Askers(
+            gatekeeper, _access(config), lambda header: proven_agent(header, clock.now()), self.listings.logged_in
+        )
+        self._upkeep = Upkeep(market, clock)
         self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        """Begin the background work; returns at once."""
+    def routes(self) -> tuple[Route, ...]:
+        """Return the paths that agents know; none if the registry is switched off."""
+        if not self._config.registry.enabled:
+            return ()
+        askers = self._askers
+        return market_routes(
+            MarketPages(
+                almanac=AlmanacPages(self.almanac, askers),
+                agentverse=AgentversePages(
+                    self.listings, askers, f"{own_address(self._config, self._config.port)}/v1/submit"
+                ),
+                mail=MailPages(self.mailboxes, askers),
+                proxy=ProxyPages(self.proxy),
+                assets=AssetPages(self.assets, askers),
+            )
+        )
+
+    def own(self) -> AgentRow | None:
+        """Return this server as an agent: registered, and for ever (RES-05, TRAP-03)."""
+        agents = self._agents()
+        if not agents.address:
+            return None
+        return AgentRow(
+            id=agents.address,
+            endpoints=(Endpoint(agents.inbox_url),),
+            protocols=(CHAT,),
+            stamp=1,
+            expires_us=NEVER_US,
+            listing=Listing(name="Convene", profile=Profile(description="The server of this marketplace.")),
+        )
+
+    async def start(self) -> None:
+        """Name the known protocols, begin the background work. Raises `StoreFault`."""
+        if self._config.registry.enabled:
+            await self.almanac.prepare()
         self._tasks.append(asyncio.get_running_loop().create_task(self._upkeep.sweep(), name="marketplace upkeep"))
 
     async def aclose(self) -> None:
-        """End the background work."""
+        """End the background work; what is being registered is kept first."""
+        await self.almanac.gatherer.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+
+
+def _access(config: Config) -> Access:
+    """Return whom the registry is open to (decision 17)."""
+    if config.registry.access != "auto":
+        return config.registry.access
+    return "loopback" if is_loopback(config.host) else "keys"

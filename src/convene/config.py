@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from convene.config_agentic import AgenticSettings
-from convene.config_agents import Agents, Answering, KnownAgent, agent_fault
+from convene.config_agents import Agents, Answering, KnownAgent, Registry, agent_fault
 from convene.config_books import Books, Idempotency, Limits, Plan, Price, plans_of
 from convene.config_egress import EgressSettings, PageSettings, fault_of
 from convene.config_images import IMAGE_SCRIPTS, Images
@@ -68,6 +68,7 @@ __all__ = [
     "PageSettings",
     "Plan",
     "Price",
+    "Registry",
     "Runs",
     "Scripted",
     "Search",
@@ -254,6 +255,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     tools: Tools = Tools()
     agentic: AgenticSettings = AgenticSettings()
     agents: Agents = Agents()
+    registry: Registry = Registry()
     egress: EgressSettings = EgressSettings()
     pages: PageSettings = PageSettings()
     search: Search = Search()
@@ -311,6 +313,7 @@ _SCHEMA = Schema(
         "agentic": AgenticSettings,
         "agents": Agents,
         "agents.answering": Answering,
+        "registry": Registry,
         "egress": EgressSettings,
         "pages": PageSettings,
         "search": Search,

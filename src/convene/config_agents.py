@@ -1,4 +1,7 @@
-"""The settings of agents: who this server is among them, how they are asked and answered. Read through `config.py`."""
+"""The settings of agents: who this server is among them, how they are asked and answered, who may register here.
+
+Read through `config.py`.
+"""
 
 from __future__ import annotations
 
@@ -119,3 +122,18 @@ def agent_fault(name: str, agent: KnownAgent) -> tuple[str, str]:
     if agent.address and not _ADDRESS.fullmatch(agent.address):
         return "address", "must be agent1q and 58 more letters and digits"
     return "", ""
+
+
+class Registry(msgspec.Struct, frozen=True, kw_only=True):
+    """`[registry]`: the marketplace of this server, where agents register and are found."""
+
+    enabled: Annotated[bool, About("Let agents register here, by the paths that their libraries know")] = True
+    access: Annotated[
+        Literal["auto", "open", "keys"],
+        About("Who may register agents: anybody, or those with a key; auto: anybody, if bound to loopback"),
+    ] = "auto"
+    allow: Annotated[tuple[str, ...], About("Addresses of agents that may register without a key")] = ()
+    keep_hours: Annotated[float, About("A registration stands so long without a refresh", "h", at_least=2)] = 48.0
+    agents_max: Annotated[int, About("Most agents that are kept", at_least=1)] = 100_000
+    letters_max: Annotated[int, About("Most envelopes that wait for one mailbox agent", at_least=1)] = 200
+    letter_hours: Annotated[float, About("An envelope waits so long", "h", at_least=0.1)] = 24.0

@@ -88,7 +88,7 @@ async def test_a_registration_is_kept_as_it_came(store: Store) -> None:
 async def test_only_a_newer_registration_replaces_the_old_one(store: Store) -> None:
     await store.market.register([registration(stamp=100)], 7)
     assert await store.market.register([registration(stamp=100, protocols=(OTHER,))], 8) == [False]
-    assert await store.market.register([registration(stamp=99, protocols=(OTHER,))], 8) == [False]
+    assert await store.market.register([registration(stamp=99)], 8) == [False]
     assert (await known(store.market)).protocols == (CHAT,)
     assert await store.market.speakers(OTHER, 0, 9) == []
     assert await store.market.register([registration(stamp=101, protocols=(OTHER,), prefix="test-agent")], 9) == [True]
@@ -96,9 +96,19 @@ async def test_only_a_newer_registration_replaces_the_old_one(store: Store) -> N
     assert (row.protocols, row.prefix, row.created_us, row.registered_us) == ((OTHER,), "test-agent", 7, 9)
 
 
+async def test_the_very_registration_that_stands_lasts_longer_when_it_comes_again(store: Store) -> None:
+    await store.market.register([registration(stamp=100)], 7)
+    await store.market.set_status("agent1ann", 100, 8, active=False)
+    assert await store.market.register([registration(stamp=100, expires_us=2 * HOUR)], 9) == [True]
+    row = await known(store.market)
+    assert (row.expires_us, row.registered_us, row.active) == (2 * HOUR, 9, False)
+    other = registration(stamp=100, endpoints=(Endpoint("http://127.0.0.1:9/submit"),))
+    assert await store.market.register([other], 10) == [False]
+
+
 async def test_many_register_at_once_and_each_is_told_its_own(store: Store) -> None:
     await store.market.register([registration("bob", 50)], 7)
-    batch = [registration("ann", 50), registration("bob", 50), registration("ann", 51), registration("eve", 1)]
+    batch = [registration("ann", 50), registration("bob", 49), registration("ann", 51), registration("eve", 1)]
     assert await store.market.register(batch, 8) == [True, False, True, True]
     assert (await known(store.market)).stamp == 51
     assert await store.market.register([], 9) == []
@@ -116,6 +126,7 @@ async def test_an_agent_says_of_its_state(store: Store) -> None:
 
 async def test_registering_makes_active_unless_something_newer_was_said(store: Store) -> None:
     await store.market.register([registration(stamp=100)], 7)
+    assert not await store.market.set_status("agent1ann", 99, 8, active=False)
     await store.market.set_status("agent1ann", 110, 8, active=False)
     await store.market.register([registration(stamp=105)], 9)
     assert not (await known(store.market)).active
@@ -136,11 +147,14 @@ async def test_a_listing_stands_beside_the_record(store: Store) -> None:
         geo=(1.5, -2.0, 3.0),
         metadata={"a": [1, None]},
     )
-    row = await store.market.list_agent(replace(before, owner="user-1", listed=True, listing=full, endpoints=()), 9)
-    assert row == await known(store.market)
-    assert row == replace(
-        before, owner="user-1", listed=True, listing=full, created_us=7, changed_us=9, version=row.version
+    wanted = replace(
+        before, owner="user-1", listed=True, listing=full, endpoints=(Endpoint("http://new/"),), expires_us=2 * HOUR
     )
+    row = await store.market.list_agent(
+        replace(wanted, stamp=999, status_stamp=999, active=False, terms=Terms(price_micros=9), created_us=1), 9
+    )
+    assert row == await known(store.market)
+    assert row == replace(wanted, changed_us=9, version=row.version)
     assert row.version > before.version
     assert await store.market.by_handle("ann") == row
     assert await store.market.by_url("https://ann.example") == row
@@ -227,11 +241,11 @@ async def test_nothing_old_brings_a_removed_agent_back(store: Store) -> None:
 
 async def test_a_removed_agent_may_be_listed_anew(store: Store) -> None:
     await store.market.register([registration(stamp=100)], 7)
-    await store.market.set_status("agent1ann", 90, 7, active=True)
+    await store.market.set_status("agent1ann", 110, 7, active=True)
     await store.market.remove("agent1ann", 9)
     fresh = listed(endpoints=(Endpoint("http://new/"),), stamp=40, listing=listing("ann"))
     row = await store.market.list_agent(fresh, 12)
-    assert (row.stamp, row.status_stamp, row.created_us, row.removed, row.active) == (100, 90, 12, False, True)
+    assert (row.stamp, row.status_stamp, row.created_us, row.removed, row.active) == (100, 110, 12, False, True)
     assert (row.endpoints, row.protocols, row.listing.handle) == ((Endpoint("http://new/"),), (), "ann")
 
 
@@ -267,7 +281,7 @@ async def test_every_change_gives_a_version_of_its_own(store: Store) -> None:
     rows = await market.newer(last, 9)
     assert [row.id for row in rows] == ["agent1b", "agent1c", "agent1a"]
     assert len({row.version for row in rows}) == 3
-    await market.register([registration("a")], 9)
+    await market.register([registration("a", 99)], 9)
     assert await market.newer(rows[-1].version, 9) == []
 
 
@@ -343,6 +357,15 @@ async def test_a_protocol_stays_as_it_was_published_first(store: Store) -> None:
     assert await market.manifests() == [chat, other]
     assert await market.manifests([OTHER, "gone"]) == [other]
     assert await market.manifests([]) == []
+
+
+async def test_a_protocol_of_which_only_the_name_was_known_gets_its_body(store: Store) -> None:
+    market = store.market
+    named = Manifest(digest=CHAT, name="chat", version="1")
+    assert await market.publish(named, 1)
+    assert await market.publish(replace(named, name="else", body=b"{}"), 1)
+    assert await market.publish(replace(named, body=b"[]"), 1)
+    assert await market.manifests() == [replace(named, body=b"{}")]
 
 
 async def test_a_challenge_is_answered_once_and_by_whom_it_was_given(store: Store) -> None:

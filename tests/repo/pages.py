@@ -34,6 +34,7 @@ SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
     "agentic": config.AgenticSettings,
     "agents": config.Agents,
     "agents.answering": config.Answering,
+    "registry": config.Registry,
     "egress": config.EgressSettings,
     "pages": config.PageSettings,
     "search": config.Search,

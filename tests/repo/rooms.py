@@ -22,6 +22,7 @@ SEES_ALL: Final = frozenset(
             "app_agent",
             "app_agents",
             "app_agent_search",
+            "app_market",
             "app_answering",
             "app_books",
             "app_callers",
@@ -45,7 +46,7 @@ SEES_ALL: Final = frozenset(
 )
 """The composition root and the command line, which starts it."""
 
-FACED: Final = frozenset({"providers", "tools", "agents", "store", "engine", "http", "serving"})
+FACED: Final = frozenset({"providers", "tools", "agents", "registry", "store", "engine", "http", "serving"})
 """Rooms with a `base.py` that is all the others see. `api` is seen by nobody; `limits` is pure arithmetic."""
 
 ALONE: Final = frozenset({"engine", "http"})

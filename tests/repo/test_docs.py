@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tomllib
 from typing import TYPE_CHECKING, Any, Final
+from unittest.mock import MagicMock
 
 import click
 import msgspec
@@ -36,6 +37,7 @@ from convene.api.shapes_described import ExecutedTool, Step
 from convene.api.shapes_tools import ServerTool
 from convene.api.shapes_usage import LimitLevels, UsageTotal
 from convene.api.table import Endpoints, route_table
+from convene.api.table_market import market_routes
 from convene.app_models import DEFAULT_NAMES, EMBEDDING_NAME
 from convene.cli import main
 from convene.config import load
@@ -60,7 +62,10 @@ async def nobody(call: Call) -> None:
 @pytest.fixture(scope="module")
 def router() -> Router:
     routes = route_table(Endpoints(**dict.fromkeys(Endpoints.__struct_fields__, nobody)))
-    return Router((*routes, *Docs(routes, listed=True).routes(), *MetricsPage(Metrics(info={}), "open").routes()))
+    market = market_routes(MagicMock())
+    return Router(
+        (*routes, *Docs(routes, listed=True).routes(), *MetricsPage(Metrics(info={}), "open").routes(), *market)
+    )
 
 
 def missing(page: str, wanted: list[tuple[str, ...]]) -> str:
@@ -160,7 +165,7 @@ def test_every_error_code_and_status_is_on_its_page() -> None:
 def test_every_code_that_the_api_writes_is_on_the_page_of_errors() -> None:
     text = pages.pages()["errors"]
     written: set[str] = set()
-    for folder in ("api", "serving", "providers"):
+    for folder in ("api", "serving", "providers", "registry"):
         for file in (ROOT / "src/convene" / folder).glob("*.py"):
             written.update(re.findall(r"\bcode=\"(\w+)\"", file.read_text(encoding="utf-8")))
 

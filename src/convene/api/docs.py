@@ -51,6 +51,7 @@ PAGES: Final = (
     Page("usage", "Use", "What was used: sums, groups, single requests, exports, checks."),
     Page("agentic", "Use", "The fields ASI:One adds, their shapes, and what this version does with them."),
     Page("agents", "Use", "Agents inside an answer: found by the model, addressed by you, answers that come later."),
+    Page("marketplace", "Use", "Agents that register here: one argument, listings, mailboxes; who may, for operators."),
     Page("agent-search", "Use", "Finding agents: how the marketplace is searched and ranked, health, adding agents."),
     Page("convene-as-an-agent", "Use", "Agents that ask this server: in which protocols, who pays, what ends circles."),
     Page("runs", "Use", "Agentic turns while they go on, after a lost connection, after a crash; sessions."),

@@ -168,8 +168,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """`proto:...`."""
     name: str
     version: str
-    body: bytes
-    """JSON."""
+    body: bytes = b""
+    """JSON; empty where only the name is known."""
 
 
 class Challenge(msgspec.Struct, frozen=True, kw_only=True):
@@ -193,31 +193,33 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     expires_us: int
     readers: tuple[str, ...] = ()
     """Addresses that may read it beside the owner; `*`: anybody."""
+    writers: tuple[str, ...] = ()
 
 
 class Market(Protocol):
     """The marketplace of one store. Every call raises `StoreFault` if it cannot be used."""
 
     async def register(self, registrations: Sequence[Registration], now_us: int) -> list[bool]:
-        """Write records, and say of each whether it was newer than what was there. All in one transaction.
+        """Write records, and say of each whether it stands now. All in one transaction.
 
-        Registering makes active, unless the agent has said something of its state since. A row that is removed comes
-        back without its listing.
+        One stands if it is newer than what was there; or if it is that very one again, which then lasts longer and
+        changes nothing else (a Bureau posts what it signed at its start every hour). Registering makes active, unless
+        the agent has said something of its state since. A row that is removed comes back without its listing.
         """
         ...
 
     async def set_status(self, agent_id: str, stamp: int, now_us: int, *, active: bool) -> bool:
-        """Write what an agent says of its state; False: it is unknown, or has said something newer.
+        """Write what an agent says of its state; False: it is unknown, or has said or registered something newer.
 
         Of two that it has said in one second the one that comes later stands.
         """
         ...
 
     async def list_agent(self, row: AgentRow, now_us: int) -> AgentRow:
-        """Write owner, protocol, url and listing of a row (and, of a new one, its record); return it as it is then.
+        """Write a row of which the caller has read the version, and return it as it is then.
 
-        What is written is `owner`, `protocol`, `listed`, `listing`; a row that does not exist (or is removed) is made
-        with all of `row` but its tally, and with the stamps of the removed one if they are newer.
+        All of it is written but its stamps, state, terms, tally and times of making; a row that does not exist (or is
+        removed) is made with all of `row` but its tally, and with the stamps of the removed one if they are newer.
 
         Raises `convene.errors.Conflict`: code `handle_taken` if another agent has the handle, `agent_changed` if
         `row.version` is not the stored one, so that two who merge at once do not lose each other's.
@@ -283,7 +285,10 @@ class Market(Protocol):
         ...
 
     async def publish(self, manifest: Manifest, manifests_max: int) -> bool:
-        """Keep a protocol; one that is known already stays as it is. False: there are that many already."""
+        """Keep a protocol; one that is known already stays as it is, but gets its body if it has none.
+
+        False: there are that many already.
+        """
         ...
 
     async def manifests(self, digests: Sequence[str] | None = None) -> list[Manifest]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from convene.store.base_market import Asset, Challenge, Letter, Manifest, Registration, Seen, Terms
 
 replace = msgspec.structs.replace
+_KEPT: Final = ("stamp", "status_stamp", "active", "terms", "tally", "created_us")
 
 
 class MemoryMarket:
@@ -39,7 +40,7 @@ class MemoryMarket:
     async def set_status(self, agent_id: str, stamp: int, now_us: int, *, active: bool) -> bool:
         """Write a state (`base_market.Market`)."""
         row = self._get(agent_id)
-        if row is None or stamp < row.status_stamp:
+        if row is None or stamp < max(row.status_stamp, row.stamp):
             return False
         self._put(replace(row, active=active, status_stamp=stamp, changed_us=now_us))
         return True
@@ -56,17 +57,16 @@ class MemoryMarket:
         if known is None or known.removed:
             stamps = (0, 0) if known is None else (known.stamp, known.status_stamp)
             terms = row.terms if known is None else known.terms
-            known = replace(
-                row,
+            known = AgentRow(
+                id=row.id,
                 stamp=max(row.stamp, stamps[0]),
                 status_stamp=max(row.status_stamp, stamps[1]),
+                active=row.active,
                 terms=terms,
-                tally=Tally(),
                 created_us=now_us,
-                removed=False,
             )
-        known = replace(known, owner=row.owner, protocol=row.protocol, listed=row.listed, listing=row.listing)
-        return self._put(replace(known, changed_us=now_us))
+        kept = {name: getattr(known, name) for name in _KEPT}
+        return self._put(replace(row, **kept, changed_us=now_us, removed=False))
 
     async def set_terms(self, agent_id: str, terms: Terms, now_us: int) -> bool:
         """Write the operator's terms (`base_market.Market`)."""
@@ -169,7 +169,9 @@ class MemoryMarket:
         self._check_open()
         if manifest.digest not in self._manifests and len(self._manifests) >= manifests_max:
             return False
-        self._manifests.setdefault(manifest.digest, manifest)
+        known = self._manifests.setdefault(manifest.digest, manifest)
+        if not known.body:
+            self._manifests[manifest.digest] = replace(known, body=manifest.body)
         return True
 
     async def manifests(self, digests: Sequence[str] | None = None) -> list[Manifest]:
@@ -236,8 +238,11 @@ class MemoryMarket:
 
     def _register(self, new: Registration, now_us: int) -> bool:
         known = self._rows.get(new.id)
+        again = known is not None and new.stamp == known.stamp
         if known is not None and new.stamp <= known.stamp:
-            return False
+            same = (known.endpoints, known.protocols) == (new.endpoints, new.protocols)
+            if not again or known.removed or not same:
+                return False
         if known is None or known.removed:
             fresh = AgentRow(id=new.id, created_us=now_us)
             known = fresh if known is None else replace(known, created_us=now_us)
@@ -252,7 +257,7 @@ class MemoryMarket:
                 stamp=new.stamp,
                 registered_us=now_us,
                 expires_us=new.expires_us,
-                active=known.active if known.status_stamp > new.stamp else True,
+                active=known.active if again or known.status_stamp > new.stamp else True,
                 changed_us=now_us,
                 removed=False,
             )

@@ -372,6 +372,7 @@ MARKET: Final[tuple[Operation, ...]] = (
             Column("contents", "blob"),
             Column("expires_us", "int"),
             Column("readers", "blob"),
+            Column("writers", "blob"),
         ),
         primary_key=("id",),
     ),

@@ -54,9 +54,11 @@ _REGISTER: Final = (
             *("registered_us", "expires_us", "changed_us", "version", "removed"),
         )
     )
-    + ", active = CASE WHEN agents.status_stamp > excluded.stamp THEN agents.active ELSE 1 END"
+    + ", active = CASE WHEN agents.status_stamp > excluded.stamp OR agents.stamp = excluded.stamp "
+    "THEN agents.active ELSE 1 END"
     ", created_us = CASE WHEN agents.removed = 1 THEN excluded.created_us ELSE agents.created_us END"
-    " WHERE excluded.stamp > agents.stamp"
+    " WHERE excluded.stamp > agents.stamp OR (excluded.stamp = agents.stamp AND agents.removed = 0 "
+    "AND excluded.endpoints = agents.endpoints AND excluded.protocols = agents.protocols)"
 )
 _IS_OURS: Final = f"EXISTS (SELECT 1 FROM agents WHERE id = ? AND version = {_VERSION})"
 _FORGET_PROTOCOLS: Final = "DELETE FROM agent_protocols WHERE agent_id = ?"
@@ -66,7 +68,7 @@ _SPEAKS: Final = (
 )
 _STATUS: Final = (
     f"UPDATE agents SET active = ?, status_stamp = ?, changed_us = ?, version = {_VERSION} "
-    f"WHERE id = ? AND {_HERE} AND status_stamp <= ?"
+    f"WHERE id = ? AND {_HERE} AND status_stamp <= ? AND stamp <= ?"
 )
 _TERMS: Final = f"UPDATE agents SET terms = ?, changed_us = ?, version = {_VERSION} WHERE id = ? AND {_HERE}"
 _GONE: Final = {
@@ -119,6 +121,7 @@ _ASSET_KINDS: Final[Mapping[str, Type]] = {
     "contents": "blob",
     "expires_us": "int",
     "readers": "blob",
+    "writers": "blob",
 }
 _READERS: Final = msgspec.json.Decoder(tuple[str, ...])
 
@@ -130,8 +133,18 @@ class SqlMarket:
         self._database = database
         holes = _holes({name: kind for name, kind in KINDS.items() if name != "version"}, database.dialect)
         columns = ", ".join(name for name in KINDS if name != "version")
-        written = ("owner", "protocol", "listed", "handle", "url", "listing", "changed_us", "version")
-        made = ("prefix", "endpoints", "protocols", "metadata", "registered_us", "expires_us", "active", "created_us")
+        kept = (
+            "id",
+            "stamp",
+            "status_stamp",
+            "active",
+            "terms",
+            "created_us",
+            "removed",
+            *_FRESH.tally.__struct_fields__,
+        )
+        written = tuple(name for name in KINDS if name not in kept)
+        made = ("active", "created_us")
         newer = (
             f"{name} = CASE WHEN agents.removed = 0 OR agents.{name} > excluded.{name} THEN agents.{name} "
             f"ELSE excluded.{name} END"
@@ -160,7 +173,8 @@ class SqlMarket:
         )
         self._publish = (
             f"INSERT INTO manifests ({', '.join(_MANIFEST_KINDS)}) SELECT {_holes(_MANIFEST_KINDS, database.dialect)} "
-            "WHERE (SELECT count(*) FROM manifests) < ? ON CONFLICT DO NOTHING"
+            "WHERE (SELECT count(*) FROM manifests WHERE digest <> ?) < ? ON CONFLICT (digest) DO UPDATE "
+            "SET body = excluded.body WHERE length(manifests.body) = 0"
         )
         self._keep_asset = (
             f"INSERT INTO assets ({', '.join(_ASSET_KINDS)}) SELECT {_holes(_ASSET_KINDS, database.dialect)} "
@@ -191,7 +205,7 @@ class SqlMarket:
 
     async def set_status(self, agent_id: str, stamp: int, now_us: int, *, active: bool) -> bool:
         """Write a state (`base_market.Market`). Raises `StoreFault`."""
-        return await self._change(_STATUS, (int(active), stamp, now_us, 0, agent_id, stamp))
+        return await self._change(_STATUS, (int(active), stamp, now_us, 0, agent_id, stamp, stamp))
 
     async def list_agent(self, row: AgentRow, now_us: int) -> AgentRow:
         """Write a listing (`base_market.Market`). Raises `Conflict` and `StoreFault`."""
@@ -273,7 +287,7 @@ class SqlMarket:
 
     async def publish(self, manifest: Manifest, manifests_max: int) -> bool:
         """Keep a protocol (`base_market.Market`). Raises `StoreFault`."""
-        change = self._publish, (*msgspec.structs.astuple(manifest), manifests_max)
+        change = self._publish, (*msgspec.structs.astuple(manifest), manifest.digest, manifests_max)
         return bool((await self._database.write([change]))[0]) or bool(await self.manifests([manifest.digest]))
 
     async def manifests(self, digests: Sequence[str] | None = None) -> list[Manifest]:
@@ -300,13 +314,14 @@ class SqlMarket:
 
     async def keep_asset(self, asset: Asset, assets_max: int) -> bool:
         """Keep a file (`base_market.Market`). Raises `StoreFault`."""
-        *values, readers = msgspec.structs.astuple(asset)
-        change = self._keep_asset, (*values, msgspec.json.encode(readers), asset.owner, asset.id, assets_max)
+        *values, readers, writers = msgspec.structs.astuple(asset)
+        lists = (msgspec.json.encode(readers), msgspec.json.encode(writers))
+        change = self._keep_asset, (*values, *lists, asset.owner, asset.id, assets_max)
         return bool((await self._database.write([change]))[0])
 
     async def asset(self, asset_id: str, now_us: int) -> Asset | None:
         """Return a file (`base_market.Market`). Raises `StoreFault`."""
-        for found, owner, name, media_type, contents, expires_us, readers in await self._database.rows(
+        for found, owner, name, media_type, contents, expires_us, readers, writers in await self._database.rows(
             _ASSET, (asset_id, now_us)
         ):
             return Asset(
@@ -317,6 +332,7 @@ class SqlMarket:
                 contents=bytes(contents),
                 expires_us=expires_us,
                 readers=_READERS.decode(readers),
+                writers=_READERS.decode(writers),
             )
         return None
 

@@ -1,0 +1,98 @@
+"""The parts of the marketplace, put together: they follow the settings, the store that is opened, and who we are."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from convene.app_agents import AgentParts
+from convene.app_market import MarketParts
+from convene.config import Agents, Config, Registry
+from convene.registry.listing import NEVER_US
+from convene.serving.gates import LocalGate
+from convene.store.memory import MemoryStore
+from fakes import FakeClock
+from market_desks import OPEN
+from signed_agents import CHAT, SignedAgent
+
+ANN = SignedAgent("ann")
+
+
+class Room:
+    """The parts, over a store in memory."""
+
+    def __init__(self, **fields: object) -> None:
+        self.config = msgspec.structs.replace(Config(), **fields)
+        self.clock, self.store = FakeClock(), MemoryStore()
+        self.agents = AgentParts(self.config, self.clock, lambda: self.store.sessions)
+        self.parts = MarketParts(self.config, self.clock, lambda: self.store, LocalGate, lambda: self.agents)
+
+    async def close(self) -> None:
+        await self.parts.aclose()
+        await self.agents.aclose()
+        await self.store.aclose()
+
+
+def test_all_paths_are_open_begin_at_the_root_and_stay_out_of_the_description() -> None:
+    routes = Room().parts.routes()
+    assert len(routes) > 40
+    assert all(route.open and not route.described for route in routes)
+    assert {route.path.split("/")[1] for route in routes} == {"v1", "v2", "inspect"}
+    named = [(route.method, route.path) for route in routes]
+    assert len(set(named)) == len(named)
+
+
+def test_a_registry_that_is_off_has_no_paths() -> None:
+    assert Room(registry=Registry(enabled=False)).parts.routes() == ()
+
+
+@pytest.mark.req("RES-05")
+async def test_we_are_an_agent_once_we_have_started() -> None:
+    room = Room()
+    assert room.parts.own() is None
+    await room.agents.start()
+    own = room.parts.own()
+    assert own is not None
+    assert (own.id, own.protocols, own.expires_us) == (room.agents.address, (CHAT,), NEVER_US)
+    assert own.endpoints[0].url == "http://127.0.0.1:8000/agents/inbox"
+    await room.close()
+
+
+async def test_without_agents_we_are_nobody_and_the_registry_serves_others() -> None:
+    room = Room(agents=Agents(enabled=False))
+    await room.agents.start()
+    await room.parts.start()
+    assert room.parts.own() is None
+    body = ANN.registration(room.clock.now())
+    await room.parts.almanac.register([body], OPEN)
+    assert await room.parts.almanac.resolve(ANN.address) is not None
+    await room.close()
+
+
+@pytest.mark.req("REG-09")
+async def test_the_start_names_known_protocols_and_begins_the_upkeep() -> None:
+    room = Room()
+    await room.parts.start()
+    assert CHAT in {one.digest for one in await room.store.market.manifests()}
+    assert "marketplace upkeep" in {task.get_name() for task in asyncio.all_tasks()}
+    await room.close()
+    assert "marketplace upkeep" not in {task.get_name() for task in asyncio.all_tasks()}
+
+
+async def test_a_registry_that_is_off_keeps_nothing() -> None:
+    room = Room(registry=Registry(enabled=False))
+    await room.parts.start()
+    assert await room.store.market.manifests() == []
+    await room.close()
+
+
+async def test_records_stand_as_long_as_the_settings_say() -> None:
+    room = Room(registry=Registry(keep_hours=3))
+    await room.parts.almanac.register([ANN.registration(room.clock.now())], OPEN)
+    room.clock.move(3 * 3600 - 1)
+    assert await room.parts.almanac.resolve(ANN.address) is not None
+    room.clock.move(1)
+    assert await room.parts.almanac.resolve(ANN.address) is None
+    await room.close()
