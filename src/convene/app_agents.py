@@ -31,7 +31,7 @@ from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
 from convene.app_callers import Callers, HouseRules, Named
 from convene.app_egress import open_egress
-from convene.config import is_loopback
+from convene.config import is_loopback, plans_of
 from convene.errors import ConveneError, Failed, UpstreamFault
 from convene.registry.base import Found, Interaction
 from convene.tools.ask_agent import AskAgent
@@ -366,8 +366,11 @@ class AgentParts:
         self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules)
 
     def _open_responder(self, replies: Replies, courier: Courier, secret: bytes, *, shared: bool) -> Responder:
-        answering = self._settings.answering
+        answering, plans = self._settings.answering, plans_of(self._config.plans)
+        usual = ResponderTerms()
         terms = ResponderTerms(
+            per_sender=_twice(plans[answering.plan].requests_per_minute, usual.per_sender),
+            together=_twice(plans[answering.together].requests_per_minute, usual.together),
             allow=frozenset(answering.allow),
             stream=answering.stream,
             per_minute=answering.messages_per_minute,
@@ -451,6 +454,11 @@ def answers_agents(config: Config) -> bool:
     """Whether agents without a key are answered: by default only where they are on this machine, as this server is."""
     said = config.agents.answering.enabled
     return config.agents.enabled and (is_loopback(config.host) if said == "auto" else said == "on")
+
+
+def _twice(most: int | None, otherwise: int) -> int:
+    """Return how many messages are looked at where so many are answered: a refusal is an answer too."""
+    return otherwise if most is None else 2 * most + 1
 
 
 def card_of(agent: FoundAgent) -> AgentCard:

@@ -102,6 +102,10 @@ class ResponderTerms(msgspec.Struct, frozen=True, kw_only=True):
     per_minute: int = 10
     shared: bool = False
     """Other processes answer too, so what is open may be theirs."""
+    per_sender: int = 1_000
+    """Messages of one sender in a minute that are taken in at all; more are asked to come again."""
+    together: int = 10_000
+    """The same for all senders together: an address costs nothing, and each message costs a write."""
 
 
 class Budget:
@@ -130,6 +134,29 @@ class Budget:
         return len(times) <= self._most
 
 
+class Pace:
+    """How many messages are taken in within a minute of the clock, from each and from all."""
+
+    def __init__(self, per_sender: int, together: int, clock: Clock) -> None:
+        self._per_sender = per_sender
+        self._together = together
+        self._clock = clock
+        self._minute = -1
+        self._counts: dict[str, int] = {}
+        self._all = 0
+
+    def admit(self, sender: str) -> bool:
+        """Count a message, and say whether it is taken in."""
+        minute = int(self._clock.monotonic() // MINUTE_S)
+        if minute != self._minute:
+            self._minute, self._counts, self._all = minute, {}, 0
+        if self._all >= self._together or self._counts.get(sender, 0) >= self._per_sender:
+            return False
+        self._all += 1
+        self._counts[sender] = self._counts.get(sender, 0) + 1
+        return True
+
+
 class Responder:
     """Answers. Belongs to one event loop."""
 
@@ -150,6 +177,7 @@ class Responder:
         self._secret = secret
         self._terms = terms
         self._budget = Budget(terms.per_minute, clock)
+        self._pace = Pace(terms.per_sender, terms.together, clock)
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._talks: dict[str, tuple[asyncio.Lock, list[None]]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -167,7 +195,7 @@ class Responder:
         )
         if not question.text.strip() or question.key in self._taking:
             return Verdict()
-        if len(self._tasks) >= OPEN_MAX:
+        if len(self._tasks) >= OPEN_MAX or not self._pace.admit(question.sender):
             return BUSY
         self._taking.add(question.key)
         try:

@@ -1,7 +1,7 @@
 """Sessions: what is remembered between the requests of one conversation (SESSION-01 to 06, decisions 9).
 
     x-session-id ──► stored_id ──► (owner, id) ──► conversation_id, made once
-                                       └──► notes: the last plan, results of tools worth keeping. Never messages
+                                       └──► notes: the last plan, results of tools worth keeping; of agents, messages
     a client's calls ──► (owner's shelf, first call id) ──► what the server had done in the same round
 
 Bounded in size (the oldest notes go) and in life (what was not used for a stated time goes). The id is the caller's own

@@ -1,9 +1,9 @@
 """The seam of sessions: what is remembered between the requests of one conversation (SESSION-01 to 06).
 
 A session is found by (owner, id): the id is chosen by the caller and proves nothing (invariant 9). It holds named notes
-of JSON: what an agent has said, work outstanding, results of tools worth keeping, the last plan. Never the messages,
-which clients send again each time. `serving/sessions.py` decides what is kept. Every implementation passes
-`tests/contract/test_sessions.py` unchanged.
+of JSON: what an agent has said, work outstanding, results of tools worth keeping, the last plan. Not the messages,
+which clients send again each time; only agents that ask us do not (`serving/answering.py`). `serving/sessions.py`
+decides what is kept. Every implementation passes `tests/contract/test_sessions.py` unchanged.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from convene.agents.base import Verdict
 from convene.agents.chat_protocol import ChatTalker
 from convene.agents.inbox import Inbox
 from convene.agents.questions import Question, Questions
-from convene.agents.responder import FAILED, NOTHING, Budget, Responder, ResponderTerms
+from convene.agents.responder import FAILED, NOTHING, Budget, Pace, Responder, ResponderTerms
 from convene.egress import EgressFailed
 from convene.errors import OverBudget, StoreFault
 from fakes import FakeClock
@@ -557,3 +557,26 @@ def test_an_agent_that_has_answered_us_may_ask_us() -> None:
 def test_a_question_is_kept_and_read_again_whole() -> None:
     asked = Question(sender="a", session="s", msg_id="m", text="t", hops=("x", "y"), at=1.0, run_id="r", reply="z")
     assert msgspec.json.decode(msgspec.json.encode(asked), type=Question) == asked
+
+
+def test_a_flood_is_asked_to_come_again_before_anything_is_written() -> None:
+    async def play(desk: Desk) -> tuple[list[int], int, int]:
+        flood, other = desk.agent("flood"), desk.agent("other")
+        sessions = [f"55555555-5555-4555-8555-{number:012d}" for number in range(5)]
+        verdicts = [(await flood.say(session, "hello")).status for session in sessions]
+        rows = len(desk.sessions.records)
+        await flood.say("55555555-5555-4555-8555-999999999999", "hello")
+        assert len(desk.sessions.records) == rows
+        answered = (await other.say(OTHER, "hello")).status
+        await asyncio.sleep(61)
+        return verdicts, answered, (await flood.say(SESSION, "hello")).status
+
+    assert scene(PlayedReplies("Hi."), play, per_sender=3) == ([200, 200, 200, 503, 503], 200, 200)
+
+
+def test_all_senders_together_have_a_pace_too() -> None:
+    pace = Pace(2, 5, clock := FakeClock())
+    assert [pace.admit(f"agent {number}") for number in range(7)] == [True] * 5 + [False] * 2
+    clock.move(60)
+    assert [pace.admit("one") for _ in range(3)] == [True, True, False]
+    assert pace.admit("two")
