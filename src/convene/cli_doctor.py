@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Literal
 import click
 import msgspec
 
+from convene.app_agents import open_agents_egress
+from convene.app_callers import Callers
 from convene.app_mcp import look_at
 from convene.app_search import SearchParts
 from convene.cli_models import folder_of
@@ -30,6 +32,7 @@ from convene.cli_output import Stop, Verb, configured, json_option, put, put_jso
 from convene.clock import SystemClock
 from convene.engine.base import EngineFault
 from convene.engine.catalogue import EMBEDDING_MODEL, find_built_in
+from convene.errors import Failed
 from convene.http.client import HttpClient
 from convene.store.base import StoreFault
 from convene.store.migrations import STEPS
@@ -39,7 +42,7 @@ from convene.tools.search_base import EngineFailed, Query
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from convene.config import Config, Mcp, Search, Upstream
+    from convene.config import Config, KnownAgent, Mcp, Search, Upstream
     from convene.tools.search_base import SearchEngine
 
 State = Literal["ok", "warn", "fail"]
@@ -96,6 +99,7 @@ def examine_all(config: Config) -> Iterator[Finding]:
         for url in upstream.urls:
             yield examine_upstream(name, url, upstream)
     yield from asyncio.run(examine_mcp(config.mcp))
+    yield from asyncio.run(examine_agents(config))
     yield from asyncio.run(examine_search(config.search))
 
 
@@ -284,6 +288,26 @@ async def examine_mcp(servers: Mapping[str, Mcp]) -> list[Finding]:
         return Finding(f"mcp {name}", "ok" if well else "warn", found, step)
 
     return list(await asyncio.gather(*(examine(name, one) for name, one in servers.items() if one.enabled)))
+
+
+async def examine_agents(config: Config) -> list[Finding]:
+    """Ask every agent that is named by its URL and switched on what it is, all at the same time."""
+    callers = Callers(config.agents, config.agent, open_agents_egress(config), SystemClock())
+
+    async def examine(name: str, agent: KnownAgent) -> Finding:
+        title = f"agent {name}"
+        try:
+            card = await callers.describe(agent.url, agent.protocol)
+        except Failed as fault:
+            step = f"is agent.{name}.url right, and may [egress] reach it? it is not asked until then"
+            return Finding(title, "warn", f"{agent.url}: {fault.message}", step)
+        return Finding(title, "ok", f"{card.name}, {card.protocol}, {len(card.skills)} skills")
+
+    named = {name: one for name, one in config.agent.items() if one.enabled and one.url}
+    try:
+        return list(await asyncio.gather(*(examine(name, one) for name, one in named.items())))
+    finally:
+        await callers.aclose()
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):

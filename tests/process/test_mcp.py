@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from convene.app_mcp import open_servers
-from convene.cli_doctor import examine_mcp
+from convene.cli_doctor import examine_agents, examine_mcp
 from convene.clock import SystemClock
-from convene.config import Mcp, Secret
+from convene.config import Config, KnownAgent, Mcp, Secret
 from convene.errors import Failed, Retry
 from convene.http.client import HttpClient
 from convene.tools.base import ToolContext
@@ -279,3 +279,23 @@ async def test_it_is_known_when_all_servers_have_been_asked_those_that_are_down_
             assert names(box) == ["calc__add"]
         finally:
             await box.aclose()
+
+
+async def test_the_doctor_asks_named_agents_what_they_are() -> None:
+    async with McpDouble(ADD) as well, McpDouble(ADD, key="k") as closed:
+        agents = {
+            "well": KnownAgent(url=well.url),
+            "closed": KnownAgent(url=closed.url, protocol="mcp"),
+            "gone": KnownAgent(url="http://127.0.0.1:9/"),
+            "off": KnownAgent(url=well.url, enabled=False),
+            "chat": KnownAgent(address="agent1q" + "w" * 58),
+        }
+        found = await examine_agents(msgspec.structs.replace(Config(), agent=agents))
+    assert [(one.name, one.state) for one in found] == [
+        ("agent well", "ok"),
+        ("agent closed", "warn"),
+        ("agent gone", "warn"),
+    ]
+    assert found[0].found.endswith("mcp, 1 skills")
+    assert "the operator can set them" in found[1].found
+    assert "agent.gone.url" in found[2].next_step

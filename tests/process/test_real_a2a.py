@@ -188,7 +188,7 @@ async def serving(folder: Path, house: House, wait_s: float = 55.0) -> AsyncIter
         await server.kill()
 
 
-@pytest.mark.req("A2A-01", "A2A-03", "A2A-04", "A2A-05", "A2A-07", "A2A-08")
+@pytest.mark.req("A2A-01", "A2A-03", "A2A-04", "A2A-05", "A2A-07", "A2A-08", "A2A-09")
 async def test_real_agents_of_every_form_are_found_and_answer(tmp_path: Path, house: House) -> None:
     async with serving(tmp_path, house) as server:
         for name in ("stream", "whole", "rest", "restwhole", "old", "oldwhole", "oldrest", "locked"):

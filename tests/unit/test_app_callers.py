@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from convene.agents.base import AgentCard
 from convene.app_agents import Desk
-from convene.app_callers import HouseRules, Named, headers_of
-from convene.config import ConfigError, KnownAgent, Secret, load
+from convene.app_callers import Callers, HouseRules, Named, headers_of
+from convene.config import Agents, ConfigError, KnownAgent, Secret, load
+from convene.egress import WireFault
 from convene.errors import Failed
 from convene.registry.base import Found
+from egress_doubles import Names, NotedWire, Told, guarded
 from market_doubles import ADDRESS
 from simulation import World, run
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from convene.app_callers import Spoken
+    from convene.egress import Hop
     from fakes import FakeClock
 
 WEATHER = AgentCard(
@@ -131,3 +135,67 @@ def test_settings_that_name_no_agent_are_refused_with_the_key(tmp_path: Path, te
     (tmp_path / "convene.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         load({}, {"HOME": str(tmp_path)}, tmp_path)
+
+
+# What is spoken at a URL.
+
+
+def rpc(hop: Hop, result: object) -> Told:
+    body = json.dumps({"jsonrpc": "2.0", "id": json.loads(hop.body)["id"], "result": result}).encode()
+    return Told(headers={"content-type": "application/json"}, pieces=(body,))
+
+
+def both(hop: Hop) -> Told:
+    """Serve a card at a.test, and MCP at m.test."""
+    if hop.place.url == "https://a.test/.well-known/agent-card.json":
+        door = {"url": "https://a.test/", "protocolBinding": "JSONRPC", "protocolVersion": "1.0"}
+        return Told(pieces=(json.dumps({"name": "A", "supportedInterfaces": [door]}).encode(),))
+    if hop.place.host == "m.test" and hop.method == "POST":
+        method = json.loads(hop.body)["method"]
+        if method == "server/discover":
+            return rpc(hop, {"supportedVersions": ["2026-07-28"], "serverInfo": {"name": "M"}})
+        return rpc(hop, {"tools": []})
+    if hop.place.host == "gone.test":
+        return Told(fault=WireFault("connect", ""))
+    return Told(status=404)
+
+
+def callers(wire: NotedWire, clock: FakeClock) -> Callers:
+    return Callers(Agents(), {}, guarded(wire)[0], clock)
+
+
+@pytest.mark.parametrize(
+    ("url", "protocol", "name", "asked"),
+    [
+        ("https://a.test", "a2a", "A", 1),
+        ("https://m.test/", "mcp", "M", 6),
+        ("https://m.test/mcp", "mcp", "M", 2),
+    ],
+)
+async def test_what_is_spoken_at_a_url_is_found_out(
+    clock: FakeClock, url: str, protocol: str, name: str, asked: int
+) -> None:
+    wire = NotedWire(both)
+    card = await callers(wire, clock).describe(url)
+    assert (card.protocol, card.name) == (protocol, name)
+    assert len(wire.hops) <= asked
+
+
+async def test_what_is_nothing_says_so_for_both_and_what_is_down_once(clock: FakeClock) -> None:
+    wire = NotedWire(both)
+    with pytest.raises(Failed, match=r"no A2A agent at this address.* There is no MCP server"):
+        await callers(wire, clock).describe("https://nothing.test/")
+    with pytest.raises(Failed, match=r"^There is no MCP server at this address"):
+        await callers(wire, clock).describe("https://a.test/mcp", "mcp")
+    wire.hops.clear()
+    with pytest.raises(Failed, match="no connection"):
+        await callers(wire, clock).describe("https://gone.test/")
+    assert len(wire.hops) == 1
+
+
+async def test_an_address_inside_is_not_described(clock: FakeClock) -> None:
+    wire = NotedWire(both)
+    made = Callers(Agents(), {}, guarded(wire, Names({"inside.test": ["10.0.0.1"]}))[0], clock)
+    with pytest.raises(Failed, match="cannot be reached"):
+        await made.describe("https://inside.test/")
+    assert wire.hops == []

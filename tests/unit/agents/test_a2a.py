@@ -58,7 +58,7 @@ PIECES = saying(
 )  # fmt: skip
 
 
-@pytest.mark.req("A2A-03", "A2A-04", "A2A-07", "A2A-08")
+@pytest.mark.req("A2A-03", "A2A-04", "A2A-07", "A2A-08", "A2A-09")
 @pytest.mark.parametrize("form", FORMS)
 def test_an_answer_in_pieces_is_whole_in_every_form_of_the_protocol(form: dict[str, bool]) -> None:
     async def play(house: A2aHouse) -> tuple[list[Heard], PlayedA2a]:
