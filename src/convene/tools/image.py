@@ -86,7 +86,7 @@ class GenerateImage:
             raise Failed(fault.message, detail=fault.detail) from fault
         shown = f"![{_alt(wish.prompt)}]({drawn.link})"
         return ToolResult(
-            text=f"The picture is drawn. Show it to the user by writing exactly this line:\n{shown}",
+            text=f"Here is the picture. This line shows it to the user; write it as it is:\n{shown}",
             data=msgspec.to_builtins(drawn),
             links=(drawn.link,),
             shows=(Shows(shown, drawn.link),),
