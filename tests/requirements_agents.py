@@ -69,8 +69,8 @@ REG-15 5 `GET http://agent/agent_info` tells address, endpoints, protocols, meta
 REG-16 proved `GET /v2/agents/{a}` and `POST /v1/events` follow LIST-09 and LIST-14.
 REG-17 proved Agentverse routes begin at the root of host and port.
 REG-18 proved A path with two leading slashes is served as with one.
-REG-19 5 The docs say that a Bureau wants `agentverse=` on each `Agent` and on the `Bureau`.
-REG-20 5 The docs show `AgentverseConfig(base_url="127.0.0.1:8899", http_prefix="http")` for uagents-core and
+REG-19 proved The docs say that a Bureau wants `agentverse=` on each `Agent` and on the `Bureau`.
+REG-20 proved The docs show `AgentverseConfig(base_url="127.0.0.1:8899", http_prefix="http")` for uagents-core and
     `http://handle:seed@127.0.0.1:8899/Name` for agentverse-sdk.
 REG-21 proved With no ledger in reach agents warn twice (0.02 s) and register through the API.
 REG-22 5 With a ledger, `DefaultRegistrationPolicy` also goes to the contract;

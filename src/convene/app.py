@@ -219,6 +219,7 @@ class App:
             directories=(found.directory,),
             populated=found.anybody,
             till=self._till(admission),
+            near=self.market.near,
         )
         return found, asked
 

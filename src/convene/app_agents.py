@@ -38,7 +38,7 @@ from convene.tools.ask_agent import AskAgent
 from convene.tools.find_agents import FindAgents
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from convene.agents.base import AgentProtocol, Talker
     from convene.agents.responder import Replies
@@ -210,6 +210,7 @@ class AgentParts:
         directories: Sequence[Directory] = (),
         populated: Callable[[], bool] = lambda: True,
         till: Till | None = None,
+        near: Callable[[str, bytes], Awaitable[bool | None]] | None = None,
     ) -> None:
         """Take what is needed.
 
@@ -221,6 +222,7 @@ class AgentParts:
             directories: come before the configured one, and are this server's own.
             populated: whether any of them has anybody; asked for every request of an agentic model, so it is cheap.
             till: charges for agents with a price; without it nothing costs anything.
+            near: takes envelopes for endpoints of this server's own (`agents.courier.Courier`).
         """
         self._config = config
         self._settings = config.agents
@@ -239,6 +241,7 @@ class AgentParts:
         self.directories: tuple[Directory, ...] = (*named, *directories, *remote) if settings.enabled else ()
         self._populated = populated if directories else lambda: False
         self._till = till
+        self._near = near
         self.me: Identity | None = None
         self._inbox: Inbox | None = None
         self._desk = Desk(self.directories, (), rules=self._rules)
@@ -343,7 +346,7 @@ class AgentParts:
         if me is None:
             raise RuntimeError("agents are opened before there is an identity")
         letters = Letters(self._sessions, self._clock)
-        courier = Courier(me, self._egress, self._resolve)
+        courier = Courier(me, self._egress, self._resolve, self._near)
         secret = f"convene sessions {seed}".encode()
         shared = self._config.workers > 1 or bool(self._config.database_url)
         if self.replies is not None and answers_agents(self._config):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from convene.api.agentverse import AgentversePages
 from convene.api.almanac import AlmanacPages
@@ -20,6 +21,7 @@ from convene.config import is_loopback
 from convene.registry.almanac import CHAT, Almanac, Rules
 from convene.registry.assets import Assets
 from convene.registry.attestation import proven_agent
+from convene.registry.base_names import MAILBOX, PROXY
 from convene.registry.listing import NEVER_US
 from convene.registry.listings import Listings
 from convene.registry.mailbox import Mailboxes
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
     from convene.store.base_market import Market
 
 HOUR_US: Final = 3_600_000_000
+LOCAL: Final = ("127.0.0.1", "localhost", "[::1]")
+TAKEN: Final = 200
+"""What an agent says to an envelope that it takes (CALL-05)."""
 
 
 class MarketParts:
@@ -57,6 +62,9 @@ class MarketParts:
         self._config = config
         self._agents = agents
         self.egress = open_agents_egress(config)
+        self._here = frozenset(
+            (urlsplit(own_address(config, config.port)).netloc.lower(), *(f"{host}:{config.port}" for host in LOCAL))
+        )
         settings = config.registry
         keep_us = round(settings.keep_hours * HOUR_US)
         rules = Rules(allow=frozenset(settings.allow), agents_max=settings.agents_max, keep_us=keep_us)
@@ -91,6 +99,22 @@ class MarketParts:
                 assets=AssetPages(self.assets, askers),
             )
         )
+
+    async def near(self, endpoint: str, body: bytes) -> bool | None:
+        """Take an envelope of ours for a mailbox of this server's, or for an agent behind its proxy.
+
+        By way of `[egress]` that would fail wherever this server's own address is a private one. None: the endpoint is
+        not ours. False: the agent behind the proxy has refused. Raises `ConveneError`.
+        """
+        place = urlsplit(endpoint)
+        if not self._config.registry.enabled or place.netloc.lower() not in self._here:
+            return None
+        if place.path in MAILBOX:
+            await self.mailboxes.submit(body)
+            return True
+        if place.path in PROXY:
+            return (await self.proxy.submit(body, "", proxied=False)).status == TAKEN
+        return None
 
     def own(self) -> AgentRow | None:
         """Return this server as an agent: registered, and for ever (RES-05, TRAP-03)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import msgspec
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from convene.app_agents import AgentParts
 from convene.app_market import MarketParts
 from convene.config import Agents, Config, Registry
+from convene.errors import NotFound
 from convene.registry.listing import NEVER_US
 from convene.serving.gates import LocalGate
 from convene.store.memory import MemoryStore
@@ -86,6 +88,31 @@ async def test_a_registry_that_is_off_keeps_nothing() -> None:
     await room.parts.start()
     assert await room.store.market.manifests() == []
     await room.close()
+
+
+async def test_our_own_envelopes_for_mailboxes_here_go_over_no_network() -> None:
+    """Its own address may be one in a private network, to which the guarded way out does not lead."""
+    room = Room(public_url="http://10.1.2.3:8080")
+    here = "http://10.1.2.3:8080/v2/agents/mailbox/submit"
+    body = ANN.registration(room.clock.now(), (here,))
+    await room.parts.almanac.register([body], OPEN)
+    letter = json.dumps(SignedAgent("bob").envelope(ANN.address)).encode()
+    for endpoint in (here, "http://127.0.0.1:8000/v1/submit", "http://localhost:8000/v2/agents/mailbox/submit"):
+        assert await room.parts.near(endpoint, letter) is True
+    assert len(await room.parts.mailboxes.waiting(ANN.address) or ()) == 3
+    for other in (
+        "http://10.1.2.3:8081/v2/agents/mailbox/submit",
+        "https://agentverse.ai/v2/agents/mailbox/submit",
+        "http://10.1.2.3:8080/submit",
+        "http://127.0.0.1:9000/submit",
+    ):
+        assert await room.parts.near(other, letter) is None
+    with pytest.raises(NotFound):
+        await room.parts.near("http://10.1.2.3:8080/v2/agents/proxy/submit", letter)
+    off = Room(registry=Registry(enabled=False))
+    assert await off.parts.near("http://127.0.0.1:8000/v1/submit", letter) is None
+    await room.close()
+    await off.close()
 
 
 async def test_records_stand_as_long_as_the_settings_say() -> None:

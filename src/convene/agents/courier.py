@@ -16,7 +16,7 @@ import msgspec
 
 from convene.agents.envelope import seal
 from convene.egress import EgressBusy, EgressFailed, EgressRefused, Request
-from convene.errors import ConveneError
+from convene.errors import ConveneError, StoreFault, TimedOut, UpstreamFault
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -74,11 +74,26 @@ class _Refusal(msgspec.Struct):
 class Courier:
     """Signs with one identity and posts."""
 
-    def __init__(self, me: Signer, egress: Sender, resolve: Callable[[str], Awaitable[Sequence[str]]]) -> None:
-        """`resolve` gives the endpoints of an address, best first."""
+    def __init__(
+        self,
+        me: Signer,
+        egress: Sender,
+        resolve: Callable[[str], Awaitable[Sequence[str]]],
+        near: Callable[[str, bytes], Awaitable[bool | None]] | None = None,
+    ) -> None:
+        """Take what is needed.
+
+        Args:
+            me: our identity.
+            egress: the guarded way out.
+            resolve: gives the endpoints of an address, best first.
+            near: takes an envelope for an endpoint of this very server's (a mailbox, its proxy), which the guarded way
+                out may not lead to; None: the endpoint is not ours; False: it was refused.
+        """
         self.me = me
         self._egress = egress
         self._resolve = resolve
+        self._near = near
 
     async def send(self, draft: Draft, target: str, session: str, endpoints: Sequence[str] = ()) -> Delivery:
         """Post a message; `endpoints` are taken where the agent's registry names none."""
@@ -92,10 +107,24 @@ class Courier:
         body = seal(draft, self.me.address, target, session, self.me.sign_digest)
         delivery = Delivery("unreachable")
         for endpoint in found[:ENDPOINTS_MAX]:
-            delivery = await self._post(endpoint, body)
+            delivery = await self._hand_over(endpoint, body) or await self._post(endpoint, body)
             if delivery.outcome != "unreachable":
                 break
         return delivery
+
+    async def _hand_over(self, endpoint: str, body: bytes) -> Delivery | None:
+        """Leave an envelope at an endpoint of our own; None: it is not ours."""
+        try:
+            taken = None if self._near is None else await self._near(endpoint, body)
+        except TimedOut as fault:
+            return Delivery("unknown", f"The message may have arrived or not. {fault.message}")
+        except (UpstreamFault, StoreFault) as fault:
+            return Delivery("unreachable", fault.message)
+        except ConveneError as fault:
+            return Delivery("refused", f"The agent refused the message. {fault.message}")
+        if taken is None:
+            return None
+        return Delivery("delivered") if taken else Delivery("refused", "The agent refused the message.")
 
     async def _post(self, endpoint: str, body: bytes) -> Delivery:
         request = Request(

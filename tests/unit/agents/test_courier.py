@@ -11,7 +11,7 @@ from convene.agents import chat_codec as codec
 from convene.agents.courier import ENDPOINTS_MAX, Courier
 from convene.agents.envelope import read_envelope
 from convene.egress import EgressBusy, EgressFailed, EgressRefused
-from convene.errors import UpstreamFault
+from convene.errors import NotFound, StoreFault, TimedOut, Unavailable, UpstreamFault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -57,6 +57,37 @@ async def test_the_envelope_is_ours_to_them_and_signed() -> None:
     assert (envelope.sender, envelope.target, envelope.session) == ("agent1qus", "agent1qthem", SESSION)
     assert envelope.signature == FakeSigner("us").sign_digest(envelope.digest())
     assert envelope.expires is None
+
+
+async def hand_over(*endpoints: str, told: bool | Exception | None) -> tuple[str, str, int]:
+    wire = Wire(a=FakeFetched(), b=FakeFetched())
+
+    async def resolve(_: str) -> Sequence[str]:
+        return endpoints
+
+    async def near(endpoint: str, body: bytes) -> bool | None:
+        assert read_envelope(body).target == "agent1qthem"
+        if endpoint != "a":
+            return None
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    courier = Courier(FakeSigner("us"), wire, resolve, near)  # type: ignore[arg-type]  # a double of what it uses
+    delivery = await courier.send(DRAFT, "agent1qthem", SESSION)
+    return delivery.outcome, delivery.words, len(wire.asked)
+
+
+async def test_what_is_for_an_endpoint_of_our_own_goes_over_no_network() -> None:
+    assert await hand_over("a", told=True) == ("delivered", "", 0)
+    assert await hand_over("a", told=None) == ("delivered", "", 1)
+    assert await hand_over("b", told=True) == ("delivered", "", 1)
+    assert await hand_over("a", "b", told=False) == ("refused", "The agent refused the message.", 0)
+    refused = await hand_over("a", told=NotFound("No mailbox."))
+    assert refused == ("refused", "The agent refused the message. No mailbox.", 0)
+    assert (await hand_over("a", "b", told=Unavailable("Away.")))[::2] == ("delivered", 1), "nothing was sent"
+    assert (await hand_over("a", told=StoreFault("Out.")))[0] == "unreachable"
+    assert (await hand_over("a", "b", told=TimedOut("Slow.")))[::2] == ("unknown", 0), "not sent again: nobody knows"
 
 
 async def test_what_the_registry_says_counts_more_than_what_a_listing_said() -> None:
