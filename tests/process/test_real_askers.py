@@ -28,6 +28,7 @@ WAIT_S = 60.0
 """No test takes it; it turns one that hangs into one that fails."""
 CONFIG = """
 port = {port}
+workers = {workers}
 [engine]
 enabled = false
 [scripted]
@@ -101,7 +102,9 @@ class Asker:
 class Server:
     """A real server, which can be killed and started again."""
 
-    def __init__(self, folder: Path, almanac: Almanac, script: list[dict[str, Any]], model: str, settings: str) -> None:
+    def __init__(
+        self, folder: Path, almanac: Almanac, script: list[dict[str, Any]], model: str, settings: str, workers: int
+    ) -> None:
         self.port = free_port()
         self.address = ""
         self.key = ""
@@ -121,6 +124,7 @@ class Server:
                 model=model,
                 settings=settings,
                 seed=seed_of(folder.name),
+                workers=workers,
             )
         )
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
@@ -228,8 +232,9 @@ class Stage:
         script: list[dict[str, Any]] | None = None,
         model: str = "scripted-echo",
         settings: str = "",
+        workers: int = 1,
     ) -> Server:
-        one = Server(self._folder / name, self.almanac, script or [], model, settings)
+        one = Server(self._folder / name, self.almanac, script or [], model, settings, workers)
         self._servers.append(one)
         await one.start()
         return one
@@ -349,3 +354,14 @@ async def test_a_circle_through_an_agent_that_drops_every_list_comes_to_an_end(s
     [of_relay] = await two.usage()
     assert [one_said["text"] for one_said in (await relay.heard())["said"]] == ["go on and ask", "two says so"]
     assert (users["agent"], of_two["agent"], of_relay["agent"]) == (None, two.address, address)
+
+
+async def test_several_workers_answer_each_question_once(stage: Stage) -> None:
+    server = await stage.server(workers=3)
+    asker = await stage.asker("asker")
+    for number in range(9):
+        await asker.ask(server.address, f"question {number}")
+    await asker.until(lambda said: len(said) >= 9)
+    said = await asker.quiet(1.0)
+    assert sorted(one["text"] for one in said) == [f"question {number}" for number in range(9)]
+    assert len({one["id"] for one in said}) == 9
