@@ -317,6 +317,7 @@ class AgentParts:
             return
         seed = self._settings.seed.reveal() or await self._kept_seed()
         self.me = Identity.from_seed(seed)
+        log.info("agents know this server as %s", self.me.address)
         self._open(seed)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._stay(), name="our seed"))

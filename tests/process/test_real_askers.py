@@ -58,10 +58,10 @@ def address_of(name: str) -> str:
 class Asker:
     """A real agent."""
 
-    def __init__(self, folder: Path, almanac: Almanac, python: Path, name: str, *words: str) -> None:
+    def __init__(self, folder: Path, almanac: str, python: Path, name: str, *words: str) -> None:
         self.port = free_port()
         self.name = name
-        command = [str(python), str(ASKER), str(self.port), almanac.url, name, *words]
+        command = [str(python), str(ASKER), str(self.port), almanac, name, *words]
         with (folder / f"{name}.log").open("w") as log:
             self.process = subprocess.Popen(  # noqa: S603 -- our own program
                 command, cwd=folder, stdout=log, stderr=log, env=clean_environment()
@@ -215,8 +215,8 @@ class Stage:
         self._askers: list[Asker] = []
         self._servers: list[Server] = []
 
-    async def asker(self, name: str, *words: str) -> Asker:
-        one = Asker(self._folder, self.almanac, self._python, name, *words)
+    async def asker(self, name: str, *words: str, almanac: str = "") -> Asker:
+        one = Asker(self._folder, almanac or self.almanac.url, self._python, name, *words)
         self._askers.append(one)
         async with asyncio.timeout(WAIT_S):
             while True:
@@ -365,3 +365,16 @@ async def test_several_workers_answer_each_question_once(stage: Stage) -> None:
     said = await asker.quiet(1.0)
     assert sorted(one["text"] for one in said) == [f"question {number}" for number in range(9)]
     assert len({one["id"] for one in said}) == 9
+
+
+async def test_an_agent_that_knows_this_server_alone_registers_with_it_asks_it_and_is_answered(stage: Stage) -> None:
+    server = await stage.server()
+    asker = await stage.asker("asker", almanac=server.url)
+    address = (await asker.heard())["address"]
+    async with asyncio.timeout(WAIT_S), httpx2.AsyncClient() as client:
+        while (await client.get(f"{server.url}/v1/almanac/agents/{address}")).status_code != 200:  # noqa: ASYNC110 -- another process does it
+            await asyncio.sleep(0.1)
+    await asker.ask(server.address, "hello", "and again")
+    said = await asker.until(lambda said: len(said) >= 2)
+    assert [one["text"] for one in said] == ["hello", "and again"]
+    assert address not in stage.almanac.records
