@@ -11,7 +11,7 @@ UV := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gener
 
 TORCH ?= torch==2.13.0
 
-.PHONY: help serve test test-images check format bench soak conformance lock clean
+.PHONY: help serve demo test test-images check format bench soak conformance lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +31,17 @@ help: ## Show this list
 
 serve: .venv/.default ## Serve on port 8000 (PORT=...) with a real embedded model; prints a key and a curl line
 	@exec .venv/bin/convene serve
+
+.venv-demo/.ready: requirements/conformance-uagents.txt
+	@echo "Setting up .venv-demo with uagents for the agents (150 MB on disk, once) ..." >&2
+	@"$(PYTHON)" -m venv .venv-demo
+	@.venv-demo/bin/python -m pip --disable-pip-version-check --quiet install \
+		--require-hashes --only-binary :all: -r requirements/conformance-uagents.txt
+	@touch $@
+
+demo: .venv/.default .venv-demo/.ready ## A marketplace in a minute: three agents, one question (UPSTREAM=URL UPSTREAM_MODEL=NAME: a better model)
+	@exec .venv/bin/python examples/agents/demo.py --agents-python .venv-demo/bin/python \
+		--upstream "$(UPSTREAM)" --upstream-model "$(UPSTREAM_MODEL)"
 
 .venv-images/.ready: requirements/images.txt Makefile
 	@echo "Setting up .venv-images with $(TORCH) for the processor (1.3 GB on disk, once) ..." >&2
@@ -83,4 +94,4 @@ lock: .venv/.dev ## Write the hash-pinned requirements anew
 	$(UV) requirements/images.in -c requirements/default.txt -o requirements/images.txt
 
 clean: ## Remove what was built
-	rm -rf .venv .venv-images .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out
+	rm -rf .venv .venv-demo .venv-images .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out
