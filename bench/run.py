@@ -1,6 +1,6 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic] [images]
+    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic] [agents] [images]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import agentic
+import agents
 import engine
 import images
 import ledger
@@ -33,6 +34,7 @@ SECTIONS: dict[str, Callable[[], bool]] = {
     "postgres": ledger_postgres.measure,
     "limits": limits.measure,
     "agentic": agentic.measure,
+    "agents": agents.measure,
     "runs": runs.measure,
     "images": images.measure,
 }
