@@ -37,7 +37,9 @@ MODEL_S = 600.0
 """The weights of the embedded models are fetched at the first start, over whatever line there is."""
 JOIN_S = 90.0
 ANSWER_S = 300.0
-STOP_S = 10.0
+STOP_S = 20.0
+TOKENS_MAX = 200
+"""Of the model's answer: the tiny one can go on without end."""
 KEY_VARIABLE = "UPSTREAM_KEY"
 
 
@@ -80,11 +82,11 @@ class Programs:
             program = self.running[name]
             with contextlib.suppress(ProcessLookupError):
                 program.send_signal(signal.SIGINT)
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 program.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                program.kill()
-                program.wait()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(program.pid, signal.SIGKILL)  # with whatever it had started itself
+            program.wait()
 
 
 def say(text: str = "") -> None:
@@ -128,6 +130,14 @@ def wait(programs: Programs, what: str, look: Callable[[], str], longest_s: floa
         if time.monotonic() > until:
             raise Trouble(f"{what} took more than {longest_s:g} s: {missing}")
         time.sleep(0.1)
+
+
+def look_for_uagents(python: str) -> None:
+    """Raise `Trouble` if the agents could not run."""
+    try:
+        subprocess.run([python, "-c", "import uagents"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as fault:
+        raise Trouble(f"{python} has no uagents; `make .venv-demo/.ready` sets one up that has.") from fault
 
 
 def start_server(programs: Programs, options: argparse.Namespace) -> tuple[str, str]:
@@ -200,7 +210,8 @@ def list_agents(programs: Programs, agents: dict[str, str], base: str, key: str)
 def frames(base: str, key: str, question: str) -> Iterator[dict[str, Any]]:
     """Ask the question and yield the chunks of the answer as they come. Raises `Trouble`."""
     parts = urlsplit(base)
-    body = {"model": "asi1", "stream": True, "messages": [{"role": "user", "content": question}]}
+    messages = [{"role": "user", "content": question}]
+    body = {"model": "asi1", "stream": True, "max_tokens": TOKENS_MAX, "messages": messages}
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=ANSWER_S)
     with contextlib.closing(connection):
@@ -282,6 +293,7 @@ class Report:
 
 def demonstrate(options: argparse.Namespace, programs: Programs) -> bool:
     """Do it all; return whether it worked. Raises `Trouble`."""
+    look_for_uagents(options.agents_python)
     say("Starting Convene (the first start fetches the embedded models, 180 MB) ...")
     base, key = start_server(programs, options)
     say(f"  {base} answers with {options.upstream_model or 'the embedded model'}")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DEMO = ROOT / "examples/agents/demo.py"
+WAIT_S = 20.0
 PATIENCE_S = 600.0
 """Long enough for a first fetch of the weights over a slow line."""
 FERRY = "When does the next ferry leave Vellmar for Ostrand after 14:00?"
@@ -55,7 +55,10 @@ def left(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     yield folder
     assert [*folder.iterdir()] == []
-    assert _running(str(folder)) == []
+    until = time.monotonic() + WAIT_S
+    while _running(str(folder)):  # what was killed takes a moment to be gone
+        assert time.monotonic() < until, _running(str(folder))
+        time.sleep(0.05)
 
 
 def _running(words: str) -> list[str]:
@@ -114,12 +117,16 @@ def test_a_question_for_nobody_is_no_success(python: str, left: Path, tmp_path: 
     assert "Only 0 of 2 agents answered: nobody." in printed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_stops_what_it_has_started(python: str, left: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "when"), [(signal.SIGINT, "Starting the agents"), (signal.SIGTERM, "Starting Convene")]
+)
+def test_an_interrupted_demo_stops_what_it_has_started(
+    python: str, left: Path, number: signal.Signals, when: str
+) -> None:
     with start(python, left) as demo:
         assert demo.stdout is not None
         for line in demo.stdout:
-            if line.startswith("Starting the agents"):
+            if line.startswith(when):
                 break
         demo.send_signal(number)
         printed, _ = demo.communicate(timeout=PATIENCE_S)
@@ -130,13 +137,15 @@ def test_what_cannot_be_had_is_said(left: Path) -> None:
     with start("/bin/false", left) as demo:
         printed, _ = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 1
-    assert re.search(r"The demo cannot go on: \w+ ended with code 1", printed), printed
+    assert (
+        printed
+        == "\nThe demo cannot go on: /bin/false has no uagents; `make .venv-demo/.ready` sets one up that has.\n"
+    )
 
 
 def test_another_model_answers_where_one_is_named(python: str, left: Path) -> None:
     nobody = f"http://127.0.0.1:{free_port()}/v1"
-    began = time.monotonic()
     with start(python, left, "--upstream", nobody, "--upstream-model", "m") as demo:
         printed, _ = demo.communicate(timeout=PATIENCE_S)
-    assert demo.returncode == 1, (printed, time.monotonic() - began)
+    assert demo.returncode == 1, printed
     assert "The demo cannot go on: the server refused with 5" in printed
