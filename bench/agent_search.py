@@ -21,14 +21,14 @@ import random
 import resource
 import statistics
 import time
+from array import array
 from operator import mul
 from typing import TYPE_CHECKING, Final
 
 from convene.clock import SystemClock
 from convene.registry.agent_index import AgentIndex
 from convene.registry.base_search import Filters, SearchRequest
-from convene.registry.documents import CHAT_PROTOCOL, fields_of
-from convene.registry.lexical import IMPACT_MAX, LIKE_MAX, NEAR_MAX, SATURATION, weigh
+from convene.registry.documents import CHAT_PROTOCOL
 from convene.registry.pace import Pace
 from convene.registry.search import QUESTION_WORDS_MAX, Search
 from convene.registry.vectors import pack
@@ -43,7 +43,7 @@ TOPICS: Final = 2_000
 VOCABULARY: Final = 60_000
 NOW_US: Final = 1_795_000_000_000_000
 SYLLABLES: Final = [one + two for one in "bcdfghjklmnprstvwz" for two in ("a", "e", "i", "o", "u", "an", "el", "or")]
-RECALLED: Final = 60
+RECALLED: Final = 20
 
 
 class Made:
@@ -156,58 +156,30 @@ async def timed(search: Search, requests: Sequence[SearchRequest]) -> tuple[list
     return taken, worked
 
 
-def exhaustive_words(index: AgentIndex, weighed: Sequence[dict[str, float]], question: str) -> list[int]:
-    """Return the ten best by words: every listing scored."""
-    words = question_words(question, QUESTION_WORDS_MAX)
-    lexical, vocabulary = index.words, index.words.vocabulary
-    count: dict[str, int] = {}
-    for found in weighed:
-        for word in found:
-            count[word] = count.get(word, 0) + 1
-    by_number = {number: word for word in count if (number := vocabulary.number(word)) is not None}
-    terms = []
-    for word in words:
-        own = vocabulary.number(word)
-        alike = vocabulary.like(word, LIKE_MAX)
-        found_words = [(own, 1.0), *alike] if own is not None else alike or vocabulary.near(word, NEAR_MAX)
-        terms.append(
-            [
-                (by_number[number], factor * rarity(lexical.live, count[by_number[number]]))
-                for number, factor in found_words
-            ]
-        )
-
-    def scored(found: dict[str, float]) -> float:
-        return sum(
-            max(
-                (
-                    weight * round(IMPACT_MAX * found[word] / (found[word] + SATURATION))
-                    for word, weight in term
-                    if word in found
-                ),
-                default=0.0,
-            )
-            for term in terms
-        )
-
-    return heapq.nlargest(10, range(len(weighed)), key=lambda place: (scored(weighed[place]), -place))
-
-
-def rarity(live: int, count: int) -> float:
-    """Return BM25's idf as the index computes it."""
-    return math.log(1.0 + (live - count + 0.5) / (count + 0.5))
+def exhaustive_words(index: AgentIndex, question: str) -> list[int]:
+    """Return the ten best by words: every listing scored by every word, without what the search leaves out."""
+    lexical = index.words
+    total = array("d", bytes(8 * lexical.places))
+    for word in question_words(question, QUESTION_WORDS_MAX):
+        best = array("d", bytes(8 * lexical.places))
+        for weight, impacts in lexical.weights(word):
+            for place, impact in impacts:
+                best[place] = max(best[place], weight * impact)
+        for place, score in enumerate(best):
+            if score:
+                total[place] += score
+    return heapq.nlargest(10, range(len(total)), key=lambda place: (total[place], -place))
 
 
 async def recall(index: AgentIndex, made: Made, vectors: Sequence[list[float]]) -> None:
     """Print the share of the exhaustive ten best that the index gives."""
-    weighed = [weigh(fields_of(facts.row(), index.names)) for facts in index.facts if facts is not None]
     norms = [math.sqrt(sum(map(mul, one, one))) for one in vectors]
     words_found, near_found = 0, 0
     pace = Pace(time.perf_counter)
     for _ in range(RECALLED):
         question, vector = made.question()
         matches = await index.words.search(question_words(question, QUESTION_WORDS_MAX), 10, pace)
-        words_found += len({place for place, _ in matches.best} & set(exhaustive_words(index, weighed, question)))
+        words_found += len({place for place, _ in matches.best} & set(exhaustive_words(index, question)))
         near = {place for place, _ in await index.vectors.search(vector, 10, pace)}
         cosines = [sum(map(mul, vector, one)) / norm for one, norm in zip(vectors, norms, strict=True)]
         near_found += len(near & {place for _, place in heapq.nlargest(10, zip(cosines, itertools.count()))})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.registry.lexical import Field
-from convene.registry.ranking import Standing
+from convene.registry.ranking import Standing, quality, success
 from convene.registry.words import fold, words
 from convene.store.base_market import AgentRow
 
@@ -49,6 +49,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """Folded."""
     geo: tuple[float, float, float] | None
     standing: Standing
+    quality: float
+    success: float
     said_active: bool
     expires_us: int
     created_us: int
@@ -70,6 +72,17 @@ def facts_of(row: AgentRow, text_key: bytes) -> Facts:
     """Return the facts of a row."""
     listing, profile = row.listing, row.listing.profile
     digests = tuple(bare(digest) for digest in row.protocols)
+    standing = Standing(
+        tally=row.tally,
+        active=row.active,
+        registered_us=row.registered_us,
+        callable=row.protocol != "acp" or bare(CHAT_PROTOCOL) in digests,
+        readme_chars=len(profile.readme),
+        description_chars=len(profile.description),
+        skills=len(listing.skills),
+        has_handle=bool(listing.handle),
+        has_avatar=bool(profile.avatar_url),
+    )
     return Facts(
         id=row.id,
         name=" ".join(fold(listing.name).split()),
@@ -79,17 +92,9 @@ def facts_of(row: AgentRow, text_key: bytes) -> Facts:
         digests=digests,
         tags=tuple(fold(tag) for tag in listing.tags),
         geo=geo_of(row),
-        standing=Standing(
-            tally=row.tally,
-            active=row.active,
-            registered_us=row.registered_us,
-            callable=row.protocol != "acp" or bare(CHAT_PROTOCOL) in digests,
-            readme_chars=len(profile.readme),
-            description_chars=len(profile.description),
-            skills=len(listing.skills),
-            has_handle=bool(listing.handle),
-            has_avatar=bool(profile.avatar_url),
-        ),
+        standing=standing,
+        quality=quality(standing),
+        success=success(standing.tally),
         said_active=row.active,
         expires_us=row.expires_us,
         created_us=row.created_us,

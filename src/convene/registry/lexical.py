@@ -22,7 +22,7 @@ import msgspec
 from convene.registry.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from convene.registry.pace import Pace
 
@@ -192,6 +192,20 @@ class LexicalIndex:
             scores.update(found)
         await pace.breathe()
         return heaviest
+
+    def weights(self, word: str) -> Iterator[tuple[float, Iterator[tuple[int, int]]]]:
+        """Yield for a word and each that may stand for it what it weighs, and its impact at each of its places.
+
+        A search takes from this what matters; the whole of it is what the bench compares a search with.
+        """
+        for number, factor in self._alike(word):
+            postings = self._postings[number]
+            if isinstance(postings, _Dense):
+                if factor == 1.0:
+                    yield self._rarity(postings.count), ((at, one) for at, one in enumerate(postings.impacts) if one)
+            else:
+                weight = self._rarity(len(postings.places)) * factor
+                yield weight, zip(postings.places, postings.impacts, strict=True)
 
     def _alike(self, word: str) -> list[tuple[int, float]]:
         """Return the word itself and those that may stand for it, each with how well it does."""

@@ -70,8 +70,11 @@ class Score(msgspec.Struct, frozen=True):
 
 def score(relevance: float, standing: Standing, now_us: int) -> Score:
     """Return an agent's score for a question that it fits with `relevance` (0 to 1)."""
-    good = quality(standing)
-    won = success(standing.tally)
+    return scored(relevance, standing, quality(standing), success(standing.tally), now_us)
+
+
+def scored(relevance: float, standing: Standing, good: float, won: float, now_us: int) -> Score:
+    """Return the same, where its quality and success are known: they change with the row alone."""
     well = health(standing, now_us)
     factors = (QUALITY_FLOOR + (1 - QUALITY_FLOOR) * good) * (SUCCESS_FLOOR + (1 - SUCCESS_FLOOR) * won) * well
     return Score(relevance * factors * freshness(standing.tally, now_us), relevance, good, won, well)

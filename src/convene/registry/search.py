@@ -23,7 +23,7 @@ from convene.registry.base_search import PAGED_MAX, TEXT_MAX, Hit, Page, Protoco
 from convene.registry.documents import bare, facts_of
 from convene.registry.globe import distance_km
 from convene.registry.pace import Pace
-from convene.registry.ranking import Ranked, Score, health_word, is_reachable, order, score
+from convene.registry.ranking import Ranked, Score, health_word, is_reachable, order, score, scored
 from convene.registry.words import fold, question_words
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ CUTOFFS: Final[dict[Cutoff, float]] = {"none": 0.0, "permissive": 0.05, "balance
 """Least relevance."""
 PAGES_KEPT: Final = 256
 PAGES_S: Final = 600.0
-SMALL: Final = 16_384
+STRIDE: Final = 32
+SMALL: Final = 4_096
 """A group of at most so many is looked through whole."""
 _DIRECT: Final = re.compile(
     r"(?:address:)?\s*(?:(?:test-)?agent://)?(?:[\w.-]+/)?((?:agent|test-agent)1[02-9a-z]{20,90})"
@@ -154,16 +155,17 @@ class Search:
             relevant = await _near(index, request.near, relevant, pace, weigh=request.geo_relevancy)
         floor = CUTOFFS[request.cutoff]
         ranked: list[Ranked] = []
-        for place, relevance in relevant.items():
+        for number, (place, relevance) in enumerate(relevant.items()):
             facts = sieve.passes(place)
             if facts is None or relevance < floor:
                 continue
-            tally = facts.standing.tally
-            its = score(relevance, facts.standing, now_us)
+            standing = facts.standing
+            its = scored(relevance, standing, facts.quality, facts.success, now_us)
             if not request.rerank:
                 its = msgspec.structs.replace(its, value=relevance)
-            ranked.append(Ranked(place, its, tally.calls, tally.impressions))
-            await pace.breathe()
+            ranked.append(Ranked(place, its, standing.tally.calls, standing.tally.impressions))
+            if number % STRIDE == 0:
+                await pace.breathe()
         return _named(index, _sorted(index, request, ranked))
 
     async def _relevant(self, index: AgentIndex, text: str, request: SearchRequest, pace: Pace) -> dict[int, float]:
@@ -224,7 +226,8 @@ class _Sieve:
         self._facts = index.facts
         self._now_us = now_us
         self._groups = _groups(index, filters)
-        self._states = filters.state
+        self._alive = {"active", "inactive"}.intersection(filters.state)
+        self._answering = {"responsive", "unresponsive"}.intersection(filters.state)
         self._dead_too = directly or "inactive" in filters.state
         self._calls_min = filters.n_interactions or 0
         self._nobody = bool(filters.category) and "community" not in filters.category
@@ -237,10 +240,16 @@ class _Sieve:
     def passes(self, place: int) -> Facts | None:
         """Return what is known of an agent if it may be a hit."""
         facts = self._facts[place]
-        if facts is None or self._nobody or not all(any(place in one for one in group) for group in self._groups):
+        if facts is None or self._nobody:
             return None
+        for group in self._groups:
+            for one in group:
+                if place in one:
+                    break
+            else:
+                return None
         active = facts.is_active(self._now_us)
-        if (not active and not self._dead_too) or (self._states and not self._in_state(facts, active=active)):
+        if (not active and not self._dead_too) or not self._in_state(facts, active=active):
             return None
         return facts if self._suits(facts) else None
 
@@ -255,13 +264,10 @@ class _Sieve:
 
     def _in_state(self, facts: Facts, *, active: bool) -> bool:
         """Whether it is in one of the states of each pair that something is asked of."""
-        reachable = is_reachable(facts.standing)
-        states = self._states
-        alive = {"active", "inactive"}.intersection(states)
-        answering = {"responsive", "unresponsive"}.intersection(states)
-        return (not alive or ("active" if active else "inactive") in alive) and (
-            not answering or ("responsive" if reachable else "unresponsive") in answering
-        )
+        if self._alive and ("active" if active else "inactive") not in self._alive:
+            return False
+        answering = self._answering
+        return not answering or ("responsive" if is_reachable(facts.standing) else "unresponsive") in answering
 
 
 def _groups(index: AgentIndex, filters: Filters) -> list[list[set[int]]]:
