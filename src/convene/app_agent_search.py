@@ -48,6 +48,8 @@ PING: Final = "ping"
 PING_S: Final = 75.0
 """More than the wait for a first sign of life (decision 3)."""
 WORDS_MAX: Final = 500
+FAULTS: Final[dict[str, Outcome]] = {"timed_out": "timed_out", "refused": "refused"}
+"""What the reason of an error says of the agent; one that we have not asked has not failed."""
 PINGER: Final = "operator"
 QUESTION_CHARS_MAX: Final = 1000
 EMBEDDED: Final = frozenset({"embedded", "engine"})
@@ -194,6 +196,7 @@ class SearchParts:
         """Talk to an agent and note how it went (`base_operator.Ping`)."""
         desk, clock = self._ties.desk(), self._clock
         name = clock.new_id("ping-")
+        agent = msgspec.structs.replace(agent, price_micros=0)  # the operator pays itself nothing
         asking = Asking(owner=PINGER, conversation=name, call_key=name, say=PING)
         began = clock.monotonic()
         outcome: Outcome = "timed_out"
@@ -205,7 +208,7 @@ class SearchParts:
                     if piece.kind == "text":
                         said.append(piece.text)
                     elif piece.kind == "error":
-                        outcome = "timed_out" if piece.metadata.get("reason") == "timed_out" else "failed"
+                        outcome = FAULTS.get(piece.metadata.get("reason", ""), "failed")
                         words = piece.text
                     elif piece.kind in {"end", "needs_input", "payment"}:
                         outcome, words = "success", piece.text

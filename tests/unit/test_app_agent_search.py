@@ -25,11 +25,13 @@ from fakes import FakeClock
 from market_doubles import Market
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from convene.api.call import Call
     from convene.providers.base import Embeddings
+    from convene.registry.base import Found
     from convene.store.base_market import AgentRow
+    from convene.tools.agents_base import Asking
 
 ROW = agent("weather", handle="w")
 FOUND = found_of(ROW, score=1.0, reachable=True)
@@ -71,6 +73,7 @@ class Parts:
         ((Piece(kind="payment", text="5 coins first"),), "success", "5 coins first"),
         ((Piece(kind="error", text="It broke."),), "failed", "It broke."),
         ((Piece(kind="error", text="Too late.", metadata={"reason": "timed_out"}),), "timed_out", "Too late."),
+        ((Piece(kind="error", text="It costs money.", metadata={"reason": "refused"}),), "refused", "It costs money."),
         (("x" * 999,), "success", "x" * 500),
     ],
 )
@@ -81,6 +84,20 @@ async def test_a_ping_says_how_the_conversation_went(script: tuple[str | Piece, 
     assert parts.desk.notes == [("weather", outcome)]
     (asking,) = parts.desk.asked
     assert asking.say == "ping"
+
+
+async def test_a_ping_of_a_priced_agent_is_free() -> None:
+    parts = Parts(Market().add("weather", "pong", address=ROW.id))
+    asked: list[int] = []
+    ask = parts.desk.ask
+
+    def noting(found: Found, asking: Asking) -> AsyncGenerator[Piece]:
+        asked.append(found.price_micros)
+        return ask(found, asking)
+
+    parts.desk.ask = noting  # type: ignore[assignment]  # a double that looks at the price
+    assert (await parts.parts.ping(msgspec.structs.replace(FOUND, price_micros=9))).outcome == "success"
+    assert asked == [0]
 
 
 async def test_two_pings_are_two_conversations() -> None:

@@ -148,3 +148,44 @@ def test_a_price_that_is_not_there_is_refused_with_the_key(tmp_path: Path) -> No
     (tmp_path / "convene.toml").write_text("[agent.a]\nurl = 'https://a.test'\nprice = 'gold'\n")
     with pytest.raises(ConfigError, match=r"agent\.a\.price names 'gold', which is not one of: none"):
         load({}, {"HOME": str(tmp_path)}, tmp_path)
+
+
+LISTED = Found(protocol="a2a", name="Moon", url="https://m.test", price_micros=1_500)
+
+
+async def told(books: Books, found: Found, *heard: Heard, key_id: str = "key_1") -> list[Heard]:
+    async with aclosing(till(books).charged(found, asking(key_id), answer(*heard))) as pieces:
+        return [one async for one in pieces]
+
+
+async def test_an_agent_of_our_marketplace_costs_what_its_listing_says() -> None:
+    books = Books()
+    heard = await told(books, LISTED, TEXT, END)
+    assert [one.kind for one in heard] == ["text", "end"]
+    assert heard[-1].metadata["cost"]
+    ((_, model, status, cost),) = books.entries
+    assert (model, status, cost) == ("agent/https://m.test", "ok", 1_500)
+    assert books.asks[0].terms.price.version
+
+
+async def test_its_question_is_free_without_an_answer_and_refused_without_a_key() -> None:
+    books = Books()
+    await told(books, LISTED, error("It broke.", "failed"))
+    assert [cost for *_, cost in books.entries] == [0]
+    refused = await told(books, LISTED, TEXT, END, key_id="nobody")
+    assert [one.kind for one in refused] == ["error"]
+    assert len(books.asks) == 1
+
+
+async def test_what_the_operator_writes_for_an_agent_comes_before_its_listing() -> None:
+    books = Books()
+    await told(books, msgspec.structs.replace(FOUND, price_micros=7), TEXT, END)
+    assert [cost for *_, cost in books.entries] == [250_000]
+
+
+async def test_another_price_is_another_version() -> None:
+    books = Books()
+    await told(books, LISTED, TEXT, END)
+    await told(books, msgspec.structs.replace(LISTED, price_micros=2), TEXT, END)
+    one, other = books.asks
+    assert one.terms.price.version != other.terms.price.version

@@ -27,6 +27,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     directory: str = "local"
     score: float = 0.0
     """From 0 to 1; only the order means something."""
+    price_micros: int = 0
+    """What an answered question costs the caller, in millionths of the currency, by its listing's terms."""
     reachable: bool = True
     """False: it has not answered lately, and whoever shows it says so."""
 

@@ -191,3 +191,15 @@ async def test_what_a_proxied_agent_really_is_is_not_told_and_a_nameless_one_has
     await parts.put(row)
     (found,) = await parts.directory.search("weather", 5)
     assert (found.name, found.url, found.description) == (row.id, "", "Weather.")
+
+
+async def test_what_an_agent_costs_is_told_with_it() -> None:
+    parts = Parts()
+    await parts.put(agent("Sky", handle="sky"))
+    await parts.market.set_terms(agent("Sky").id, Terms(price_micros=250), NOW_US)
+    await parts.follower.catch_up()
+    (found,) = await parts.directory.search("sky", 1)
+    assert found.price_micros == 250
+    named = await parts.directory.find("@sky")
+    assert named is not None
+    assert named.price_micros == 250
