@@ -149,11 +149,10 @@ class _Question:
         talker, telling = self._talker, self._telling
         self._place = await talker.notes.open(self._session)
         known = await talker.notes.sent(self._session, self._call)
-        shown = await talker.discovery.find(self._agent)
-        door = shown.card.doors[0]
         if known is not None:
             self._sent = known
             self._end_at -= max(0.0, talker.clock.now() - known.at)
+        door = await self._door(is_patient=known is not None)
         async with aclosing(self._events(door, is_new=known is None)) as events:
             async for event in events:
                 heard = telling.taken() if event is None else telling.hear(event)
@@ -169,6 +168,17 @@ class _Question:
                     yield one
                 if telling.over:
                     return
+
+    async def _door(self, *, is_patient: bool) -> Door:
+        """Return the way in; an agent that has a question of ours already is not given up at the first fault."""
+        for pause_s in PAUSES_S if is_patient else ():
+            try:
+                return (await self._talker.discovery.find(self._agent)).card.doors[0]
+            except TalkFault as fault:
+                if fault.reason not in {"unreachable", "timed_out"}:
+                    raise
+            await asyncio.sleep(min(pause_s, self._left_s()))
+        return (await self._talker.discovery.find(self._agent)).card.doors[0]
 
     async def _keep(self, event: Event) -> None:
         """Write down the task once it is known, or the answer of an agent that has made no task of the question."""

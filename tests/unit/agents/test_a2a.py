@@ -210,6 +210,23 @@ def test_after_a_crash_the_answer_comes_and_nobody_is_asked_twice(*, streams: bo
     assert agent.asked == ["hi"]
 
 
+@pytest.mark.req("A2A-06")
+def test_an_agent_that_is_away_after_a_crash_is_waited_for_a_while() -> None:
+    async def play(house: A2aHouse) -> tuple[list[Heard], PlayedA2a]:
+        agent = house.agent("echo", PIECES)
+        async with aclosing(house.talk(agent, "hi")) as talk:
+            async for heard in talk:
+                if heard.kind == "text":
+                    break
+        house.network.down.add("echo.test")
+        asyncio.get_running_loop().call_later(3.0, house.network.down.clear)
+        return await house.fresh().heard(agent, "hi"), agent
+
+    heard, agent = scene(play)
+    assert text_of(heard) == "one two three"
+    assert agent.asked == ["hi"]
+
+
 def test_an_answer_without_a_task_is_kept_for_a_repeat() -> None:
     async def play(house: A2aHouse) -> tuple[str, PlayedA2a]:
         agent = house.agent("echo", saying(("message", "said {text}")))
