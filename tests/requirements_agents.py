@@ -12,7 +12,7 @@ ROWS: Final = """\
 AGENT-01 proved ACP, A2A and MCP agents come from one search and are called by one interface yielding progress, text,
     resource, needs_input, payment, error and end.
 AGENT-02 proved `Agent(agentverse="http://host:port", ...)` is all that makes an unmodified uagents agent join.
-AGENT-03 5 Agents with an own endpoint, mailbox and proxy agents, a Bureau, uagents 0.22.10, an A2A agent by
+AGENT-03 proved Agents with an own endpoint, mailbox and proxy agents, a Bureau, uagents 0.22.10, an A2A agent by
     `agentverse-sdk` and a web app by `register_chat_agent` register, are found and called, and answer.
 AGENT-04 proved `uagents-core` suffices for calling ACP agents: no `uagents.Agent` runs in the server.
 AGENT-05 proved The server is an agent too, with an identity that resolves to its inbox, since ACP answers are separate

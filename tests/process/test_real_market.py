@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 HOUSE = Path(__file__).with_name("market_house.py")
 WEB = Path(__file__).with_name("market_web_agent.py")
+A2A = Path(__file__).with_name("market_a2a_agent.py")
 WAIT_S = 60.0
 """No test takes it; it turns one that hangs into one that fails."""
 CONFIG = """
@@ -167,7 +168,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
         town.close()
 
 
-@pytest.mark.req("AGENT-02", "REG-05", "REG-21", "REG-23", "MBOX-04")
+@pytest.mark.req("AGENT-02", "AGENT-03", "REG-05", "REG-21", "REG-23", "MBOX-04")
 async def test_agents_join_by_one_argument_and_answer(town: Town) -> None:
     for name in ("custom", "mailbox", "bureau-1", "bureau-2"):
         record = town.record(town.addresses[name])
@@ -177,7 +178,7 @@ async def test_agents_join_by_one_argument_and_answer(town: Town) -> None:
     assert "Traceback" not in town.log
 
 
-@pytest.mark.req("LIST-04", "LIST-16", "PROXY-01")
+@pytest.mark.req("LIST-04", "LIST-16", "PROXY-01", "AGENT-03")
 async def test_an_owner_connects_agents_of_each_kind(town: Town) -> None:
     connected = {"success": True, "detail": None}
     assert town.connect("mailbox", "mailbox") == connected
@@ -196,7 +197,7 @@ async def test_an_owner_connects_agents_of_each_kind(town: Town) -> None:
     assert "key" in refused["detail"]
 
 
-@pytest.mark.req("LIST-12", "LIST-06")
+@pytest.mark.req("LIST-12", "LIST-06", "AGENT-03")
 async def test_a_web_service_is_listed_by_register_chat_agent_and_answers(town: Town) -> None:
     python = environment("uagents")
     port = free_port()
@@ -221,7 +222,27 @@ async def test_a_web_service_is_listed_by_register_chat_agent_and_answers(town: 
             service.kill()
 
 
-@pytest.mark.req("LIST-17")
+@pytest.mark.req("AGENT-03", "LIST-09", "LIST-08")
+async def test_an_a2a_agent_joins_by_its_own_signature_alone(town: Town) -> None:
+    python = environment("agentverse-sdk")
+    port, told = free_port(), town.folder / "sdk.log"
+    arguments = [str(python), str(A2A), str(port), f"127.0.0.1:{town.port}"]
+    with (
+        told.open("wb") as log,
+        subprocess.Popen(  # noqa: S603, ASYNC220 -- our own program, started in a moment
+            arguments, stdout=log, stderr=log, cwd=town.folder, env=clean_environment()
+        ) as service,
+    ):
+        try:
+            await asyncio.to_thread(wait, lambda: town.get("/v2/almanac/resolve/sdk-echo"), "sdk")
+            await asyncio.to_thread(wait, lambda: listens(port), "sdk")
+            assert town.get("/v2/almanac/resolve/sdk-echo")["type"] == "proxy"
+            assert await town.ask("sdk-echo", "hello") == "sdk heard hello"
+        finally:
+            service.kill()
+
+
+@pytest.mark.req("LIST-17", "AGENT-03")
 async def test_agents_of_an_old_library_join_too(town: Town) -> None:
     python = environment("uagents-old")
     town.join("old-custom", "custom", python)
