@@ -330,6 +330,7 @@ def main() -> int:
     options = parser.parse_args()
     if bool(options.upstream) != bool(options.upstream_model):
         parser.error("--upstream and --upstream-model go together (make demo UPSTREAM=... UPSTREAM_MODEL=...)")
+    options.agents_python = str(Path.cwd() / options.agents_python)  # they run in another folder
     signal.signal(signal.SIGTERM, interrupt)
     with tempfile.TemporaryDirectory(prefix="convene-demo-") as folder:
         programs = Programs(Path(folder))

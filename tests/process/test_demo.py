@@ -33,9 +33,9 @@ MILES = "And how many kilometres are 12 nautical miles?"
 
 @pytest.fixture(scope="module")
 def python() -> str:
-    """Return the interpreter that has uagents."""
+    """Return the interpreter that has uagents, from here as make names it."""
     try:
-        return str(ensure_python("uagents"))
+        return os.path.relpath(ensure_python("uagents"))
     except Absent as fault:
         do_without(str(fault))
 
