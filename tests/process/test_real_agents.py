@@ -239,8 +239,14 @@ async def test_answers_that_reach_another_worker_are_heard_and_polls_reach_any(t
 
 @pytest.mark.req("DEFER-11")
 async def test_a_kill_between_question_and_answer_loses_nothing(tmp_path: Path, house: House) -> None:
+    before = set(house.almanac.records)
     async with serving(tmp_path, house, wait_s=0.5) as server:
+        [us] = set(house.almanac.records) - set(house.addresses.values()) - before
         assert await server.ask("slow", "wait for it", "s") == SENTENCE
+        async with asyncio.timeout(WAIT_S):
+            # It has the question once it looks up where its acknowledgement goes; before that the question may be lost.
+            while f"GET /v1/almanac/agents/{us}" not in house.almanac.seen:  # noqa: ASYNC110 -- another process does it
+                await asyncio.sleep(0.05)
         await server.kill()
         await server.start()
         poll = {"model": "played-agentic", "messages": [{"role": "user", "content": "Any update?"}]}

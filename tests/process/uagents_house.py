@@ -33,7 +33,8 @@ uagents.asgi.HOST = "127.0.0.1"
 PORT, ALMANAC = int(sys.argv[1]), sys.argv[2]
 Work = Callable[[Context, str, str], Awaitable[None]]
 ECHOES = 20
-SLOW_S = 4.0
+SLOW_S = 12.0
+"""Longer than a server takes to start again on a busy machine: an agent tells its answer once."""
 
 
 async def echo(ctx: Context, sender: str, text: str) -> None:
