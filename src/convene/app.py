@@ -31,7 +31,7 @@ from convene.api.tools import ServerTools
 from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent, reply_shape
-from convene.app_agent_search import SearchParts, Ties, embedding_model, in_their_words, open_search
+from convene.app_agent_search import SearchParts, Ties, embedding_model
 from convene.app_agents import AgentParts
 from convene.app_answering import AnsweringParts
 from convene.app_books import BookRoom, allowances_of, open_store
@@ -179,7 +179,7 @@ class App:
             show_model=models.show,
             **self._readers(),
             **self.runs.endpoints(streams),
-            **self.found.endpoints(in_their_words),
+            **self.found.endpoints(),
             **self.answering.endpoints(streams),
             alive=health.alive,
             ready=health.ready,
@@ -198,7 +198,6 @@ class App:
     def _open_agents(self, admission: Admission) -> tuple[SearchParts, AgentParts]:
         """Return who finds agents and who asks them; each needs the other, once there are requests."""
         config, clock = self._config, self._clock
-        admit = open_search(config, self._gatekeeper)
 
         async def describe(url: str) -> AgentCard:
             return await self.agents.callers.describe(url)
@@ -207,7 +206,7 @@ class App:
             config,
             clock,
             lambda: self._store,
-            Ties(admit, lambda: self.agents, lambda: self.agents.address, describe),
+            Ties(self.market.admit, lambda: self.agents, lambda: self.agents.address, describe),
             embedding_model(config, self.deployments.all),
             Share(self.worker.index, self.worker.count),
         )

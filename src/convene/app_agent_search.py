@@ -16,10 +16,10 @@ import msgspec
 
 from convene.agents.base import AgentCard
 from convene.api.agent_search import AdminAgents, AgentPages, AgentSearchPages
+from convene.api.askers import in_their_words
 from convene.api.call import Call
-from convene.api.problems import detail_of, headers_of, status_of
-from convene.config import ConfigError, is_loopback
-from convene.errors import BadRequest, ConveneError, Failed, StoreFault
+from convene.config import ConfigError
+from convene.errors import BadRequest, Failed, StoreFault
 from convene.providers.base import EmbeddingModel
 from convene.registry.base_operator import Card, Heard
 from convene.registry.counter import Counter
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from convene.clock import Clock
     from convene.config import Config
     from convene.registry.base import Found
-    from convene.serving.base import Gatekeeper
     from convene.serving.catalog import Deployment
     from convene.store.base import Store
     from convene.store.base_market import Market, Outcome
@@ -150,8 +149,8 @@ class SearchParts:
         """Whether there is anybody in our own marketplace."""
         return len(self.follower.index) > 0
 
-    def endpoints(self, in_their_words: Callable[[Endpoint], Endpoint]) -> dict[str, Endpoint]:
-        """Return the endpoints; `in_their_words` gives errors the form that agents' libraries read (decision 11)."""
+    def endpoints(self) -> dict[str, Endpoint]:
+        """Return the endpoints; errors of Agentverse's have the form that agents' libraries read (decision 11)."""
         theirs = AgentSearchPages(self.search, self._ties.admit)
         ours = AgentPages(self.search, self._config.currency)
         admins = AdminAgents(self.operator, self._config.currency)
@@ -234,31 +233,3 @@ class SearchParts:
             await self._counter.flush()
         except StoreFault as fault:
             log.warning("what was shown of agents is not counted: %s", fault.detail or fault.message)
-
-
-def open_search(config: Config, gatekeeper: Callable[[], Gatekeeper]) -> Callable[[Call], Awaitable[object]]:
-    """Return who may search without a key: anybody where the server is bound to loopback, else nobody (decision 17)."""
-
-    async def admit(call: Call) -> object:
-        if is_loopback(config.host) and b"origin" not in call.headers:
-            return None
-        keys = gatekeeper()
-        given = call.header(b"authorization")
-        return keys.admit(given) or await keys.look_up(given)
-
-    return admit
-
-
-def in_their_words(endpoint: Endpoint) -> Endpoint:
-    """Return an endpoint whose errors have `detail`, which agents' libraries show, beside the object of all errors."""
-
-    async def answer(call: Call) -> None:
-        try:
-            await endpoint(call)
-        except ConveneError as fault:
-            if call.status:
-                raise
-            body = msgspec.json.encode({"detail": fault.message, "error": detail_of(fault)})
-            await call.reply(status_of(fault), body, headers=headers_of(fault))
-
-    return answer

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from convene.api.askers import Access
+    from convene.api.call import Call
     from convene.api.routes import Route
     from convene.app_agents import AgentParts
     from convene.clock import Clock
@@ -82,6 +83,10 @@ class MarketParts:
         )
         self._upkeep = Upkeep(market, clock)
         self._tasks: list[asyncio.Task[None]] = []
+
+    async def admit(self, call: Call) -> object:
+        """Let a search pass, or raise `Unauthorized` (decision 17)."""
+        return await self._askers.searcher(call)
 
     def routes(self) -> tuple[Route, ...]:
         """Return the paths that agents know; none if the registry is switched off."""

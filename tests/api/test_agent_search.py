@@ -33,6 +33,8 @@ HIT_FIELDS = {
     *("recent_success_rate", "recent_eval_success_rate", "recent_verified_interactions"),
     "recent_success_verified_interactions",
 }
+HERE = {"host": "127.0.0.1:8000"}
+"""A request of this machine, to which the registry is open by default (decision 17)."""
 BERLIN = {"latitude": 52.52, "longitude": 13.4, "radius": 30}
 
 
@@ -52,7 +54,7 @@ async def saw(served: Served, name: str, **seen: object) -> None:
 
 
 async def search(served: Served, path: str = "/v1/search/agents", **body: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    answer = await served.http.post(path, json=body)
+    answer = await served.http.post(path, json=body, headers=HERE)
     assert answer.status_code == 200, answer.text
     found: dict[str, Any] = answer.json()
     return found
@@ -93,12 +95,12 @@ async def test_everything_may_be_left_out_or_null(market: Served) -> None:
         *("search_text", "filters", "sort", "direction", "cutoff", "exact_match", "semantic_search", "rerank"),
         *("offset", "limit", "exclude_geo_agents", "source", "search_id"),
     }
-    bare = await market.http.post("/v1/search/agents")
+    bare = await market.http.post("/v1/search/agents", headers=HERE)
     assert bare.status_code == 200
     assert bare.json()["limit"] == 30
     assert len(bare.json()["agents"]) == 30
     nulled = dict.fromkeys(everything) | {"unknown": {"field": 1}}
-    nulls = (await market.http.post("/v1/search/agents", json=nulled)).json()
+    nulls = (await market.http.post("/v1/search/agents", json=nulled, headers=HERE)).json()
     assert names(nulls) == names(bare.json())
     inner = ("state", "category", "agent_type", "protocol_digest", "has_location", "has_readme", "n_interactions")
     assert names(await search(market, filters=dict.fromkeys((*inner, "tags")))) == names(nulls)
@@ -197,7 +199,7 @@ async def test_a_search_near_a_place_needs_the_place_and_finds_what_is_near(serv
     assert names(await search(served, path, search_text="taxi", geo_filter=BERLIN)) == ["berlin taxi"]
     body: dict[str, Any] = {"search_text": "taxi", "geo_filter": BERLIN, "include_geo_in_relevancy": True}
     assert names(await search(served, path, **body)) == ["berlin taxi"]
-    refused = await served.http.post(path, json={"search_text": "taxi"})
+    refused = await served.http.post(path, json={"search_text": "taxi"}, headers=HERE)
     assert refused.status_code == 400
     assert refused.json()["error"]["param"] == "geo_filter"
 
@@ -212,10 +214,10 @@ async def test_the_older_names_of_the_paths_do_the_same(market: Served) -> None:
 
 @pytest.mark.req("SEARCH-07")
 async def test_one_agent_is_shown_as_a_hit_and_an_unknown_one_is_404_with_a_detail(market: Served) -> None:
-    shown = await market.http.get(f"/v1/search/agents/{address('SkyCast')}")
+    shown = await market.http.get(f"/v1/search/agents/{address('SkyCast')}", headers=HERE)
     assert shown.status_code == 200
     assert set(shown.json()) == HIT_FIELDS
-    missing = await market.http.get("/v1/search/agents/agent1qnobody")
+    missing = await market.http.get("/v1/search/agents/agent1qnobody", headers=HERE)
     assert missing.status_code == 404
     assert missing.json()["detail"] == missing.json()["error"]["message"]
 
@@ -229,7 +231,7 @@ async def test_a_click_is_counted_and_the_owner_sees_the_share_of_searches_that_
     for _ in range(3):
         await search(served, search_text="weather", source="asi1")
     body = {"address": agent("weather").id, "search_id": found["search_id"], "page_index": 0}
-    clicked = await served.http.post("/v1/search/agents/click", json=body)
+    clicked = await served.http.post("/v1/search/agents/click", json=body, headers=HERE)
     assert clicked.json() == {"success": True}
     await served.app.found._counter.flush()
     await served.app.found.follower.catch_up()
@@ -237,7 +239,7 @@ async def test_a_click_is_counted_and_the_owner_sees_the_share_of_searches_that_
     assert own["seen"] == {"impressions": 4, "picks": 1, "selection_rate": 0.25}
     other = await someone(served, "eve")
     assert "seen" not in (await ask(served, "GET", f"/v1/agents/{agent('weather').id}", other.key)).json()
-    nobody = await served.http.post("/v1/search/agents/click", json={"address": "agent1qnobody"})
+    nobody = await served.http.post("/v1/search/agents/click", json={"address": "agent1qnobody"}, headers=HERE)
     assert nobody.status_code == 404
 
 
@@ -255,21 +257,21 @@ async def test_a_click_is_counted_and_the_owner_sees_the_share_of_searches_that_
     ],
 )
 async def test_what_is_wrong_is_named_in_both_error_shapes(served: Served, body: dict[str, Any], param: str) -> None:
-    answer = await served.http.post("/v1/search/agents", json=body)
+    answer = await served.http.post("/v1/search/agents", json=body, headers=HERE)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] == param
     assert answer.json()["detail"]
 
 
 async def test_a_browser_page_of_somebody_else_needs_a_key(served: Served) -> None:
-    headers = {"origin": "https://elsewhere.test"}
+    headers = HERE | {"origin": "https://elsewhere.test"}
     assert (await served.http.post("/v1/search/agents", json={}, headers=headers)).status_code == 401
     assert (await served.http.post("/v1/search/agents", json={}, headers=headers | served.auth)).status_code == 200
 
 
 async def test_a_server_that_others_reach_is_searched_with_a_key(serve: Any) -> None:  # noqa: ANN401 - a fixture's factory
     async with serve(host="0.0.0.0") as served:  # noqa: S104 -- nothing is bound here
-        assert (await served.http.post("/v1/search/agents", json={})).status_code == 401
+        assert (await served.http.post("/v1/search/agents", json={}, headers=HERE)).status_code == 401
         assert (await served.http.post("/v1/search/agents", json={}, headers=served.auth)).status_code == 200
 
 
@@ -516,7 +518,7 @@ async def test_no_body_whatever_it_holds_breaks_a_search(market: Served) -> None
     gather()
     for body in bodies:
         for path in ("/v1/search/agents", "/v1/search/agents/geo"):
-            answer = await market.http.post(path, json=body)
+            answer = await market.http.post(path, json=body, headers=HERE)
             assert answer.status_code in {200, 400}, (body, answer.text)
             if answer.status_code == 200:
                 found = answer.json()

@@ -88,6 +88,14 @@ class Askers:
             raise Unauthorized("Send a key as Authorization: Bearer KEY, or an agent's attestation as Agent attr:...")
         return asker
 
+    async def searcher(self, call: Call) -> Asker:
+        """Return who searches: anybody where the registry is open to the request (SEARCH-01), else whoever is known.
+
+        Raises `Unauthorized` for a stranger elsewhere.
+        """
+        asker = await self.of(call)
+        return asker if asker.trusted else await self.known(call)
+
     async def agent(self, call: Call, address: str) -> Asker:
         """Return the agent of this address. Raises `Unauthorized` and `Forbidden`."""
         asker = await self.known(call)
