@@ -2,7 +2,8 @@
 
     a model that goes on calling    is told that it can search the marketplace and ask whom it finds
     one that calls once a turn      has it searched by the server with the user's own sentences; whoever is found is a
-                                    function of its own, `ask_NAME`, and what it is told is one of those sentences
+                                    function of its own, `ask_NAME`, and what it is told is one of those sentences;
+                                    not where the user has addressed somebody: nobody is searched for then
 
 The second is for small models: who is asked is then a choice among a few descriptions, and nothing has to be written
 that the user has not said. That choice is the model's, by the means that it has for any function.
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.messages import ToolCall, sentences_of
+from convene.serving.addressed import whom
 from convene.tools.base import ToolSpec
 
 if TYPE_CHECKING:
@@ -56,7 +58,7 @@ class Marketplace:
             return
         if run.capabilities.chains or FIND not in run.tools or ASK not in run.tools:
             run.instruct(HOW)
-        else:
+        elif whom(run.job.request) is None:
             await _offer(run)
 
 

@@ -169,3 +169,12 @@ async def test_where_nobody_is_found_the_model_is_offered_no_agent() -> None:
     events = await play(one)
     assert offered(one) == {}
     assert text_of(events) == "No idea."
+
+
+async def test_nobody_is_searched_for_where_the_user_has_addressed_an_agent() -> None:
+    box = market()
+    one = house(box)
+    events = await play(one, f"@ferries {FERRY}")
+    assert box.searches == []
+    assert text_of(events) == "At 14:40."
+    assert one.model.asked == []
