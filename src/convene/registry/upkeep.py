@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from convene.errors import StoreFault
+from convene.registry.attestation import STALE_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("convene.registry")
 
 SWEEP_S: Final = 600.0
-REMOVED_KEEP_US: Final = 7 * 86_400_000_000
+REMOVED_KEEP_US: Final = (STALE_S + 86_400) * 1_000_000
 """How long a removed agent is remembered: longer than any signed registration is accepted, so that none comes back."""
 
 

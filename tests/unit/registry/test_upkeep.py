@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from convene.registry import upkeep as upkeep_module
+from convene.registry.attestation import STALE_S
 from convene.registry.upkeep import REMOVED_KEEP_US, Upkeep
 from convene.store.base_market import Letter, Registration
 from convene.store.memory_market import MemoryMarket
@@ -43,7 +44,9 @@ async def test_what_has_expired_goes_and_the_rest_stays(market: MemoryMarket, cl
     assert [one.uuid for one in await market.letters(NOBODY, 0, 9)] == ["1"]
 
 
-async def test_a_removed_agent_is_remembered_for_a_week(market: MemoryMarket, clock: FakeClock) -> None:
+async def test_a_removed_agent_is_remembered_longer_than_its_signatures_are_taken(
+    market: MemoryMarket, clock: FakeClock
+) -> None:
     await market.register([Registration(id=NOBODY, stamp=5, expires_us=1)], 1)
     await market.remove(NOBODY, now_us(clock))
     upkeep = Upkeep(lambda: market, clock)
@@ -79,3 +82,7 @@ async def test_the_sweep_goes_on_over_a_store_that_is_out(clock: FakeClock, capl
     assert await market.letters(NOBODY, 0, 9) == []
     assert "could not be removed: " in caplog.text
     assert "1 things of the marketplace have expired" in caplog.text
+
+
+def test_a_removed_agent_is_remembered_longer_than_any_signature_of_it_is_accepted() -> None:
+    assert REMOVED_KEEP_US > STALE_S * 1_000_000
