@@ -5,8 +5,7 @@ themselves in a byte each. A search compares the question's sketch with all sket
 calls into C for each listing), and the bytes of the `RESCORED` nearest exactly. Longer vectors are folded to
 `PARTS_MAX` parts: sums of parts with fixed signs, which keep angles up to a small error.
 
-Why not numpy: at 100,000 listings a search takes single milliseconds like this (docs/benchmarks.md), and numpy would be
-the largest package of the installation.
+Why not numpy: it would be the largest package of the installation; figures are in docs/benchmarks.md.
 """
 
 from __future__ import annotations
