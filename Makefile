@@ -22,6 +22,7 @@ help: ## Show this list
 	@test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
 	@$(PIP) install --require-hashes --only-binary :all: -r requirements/default.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@.venv/bin/python -m compileall -q src
 	@touch $@
 
 .venv/.dev: .venv/.default requirements/dev.txt
@@ -53,7 +54,8 @@ demo: .venv/.default .venv-demo/.ready ## A marketplace in a minute: three agent
 	@touch $@
 
 test: .venv/.dev ## Run all tests
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m compileall -q src # the tests start some hundred programs; PYTHONDONTWRITEBYTECODE costs each 1 s
+	@.venv/bin/python tests/run_all.py
 
 test-images: .venv/.dev .venv-images/.ready ## Run the tests of local pictures with torch and diffusers in .venv-images
 	@CONVENE_TEST_IMAGES_PYTHON="$(CURDIR)/.venv-images/bin/python" .venv/bin/python -m pytest tests/images

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from convene.config import Mcp, PageSettings, Search
+from convene.config import Agents, Mcp, PageSettings, Search
 from mcp_double import DoubleTool, McpDouble
 
 if TYPE_CHECKING:
     from api.conftest import Serve, Served
 
-NO_WEB: Any = {"search": Search(enabled=False), "pages": PageSettings(enabled=False)}
+ALONE: Any = {
+    "search": Search(enabled=False),
+    "pages": PageSettings(enabled=False),
+    "agents": Agents(enabled=False),
+}
 FIND = DoubleTool(
     name="find.page",
     run=lambda text: text,
@@ -44,14 +48,14 @@ async def until(served: Served, *, available: bool) -> dict[str, Any]:
 
 
 async def test_without_any_tool_the_list_is_empty(serve: Serve) -> None:
-    async with serve(**NO_WEB) as served:
+    async with serve(**ALONE) as served:
         assert await listed(served) == {"data": [], "notices": [], "object": "list"}
 
 
 async def test_the_tools_of_an_mcp_server_are_listed_with_all_that_is_known_of_them(serve: Serve) -> None:
     async with (
         McpDouble(FIND, BROKEN) as server,
-        serve(mcp={"docs": Mcp(url=server.url)}, **NO_WEB) as served,
+        serve(mcp={"docs": Mcp(url=server.url)}, **ALONE) as served,
     ):
         body = await until(served, available=True)
         assert body["notices"] == []
@@ -72,7 +76,7 @@ async def test_the_tools_of_an_mcp_server_are_listed_with_all_that_is_known_of_t
 async def test_the_tools_of_a_server_that_is_down_are_listed_as_such_without_its_address(serve: Serve) -> None:
     async with (
         McpDouble(FIND) as server,
-        serve(mcp={"docs": Mcp(url=server.url)}, **NO_WEB) as served,
+        serve(mcp={"docs": Mcp(url=server.url)}, **ALONE) as served,
     ):
         await until(served, available=True)
         await server.until(lambda: server.listeners > 0)
@@ -88,7 +92,7 @@ async def test_the_tools_of_a_server_that_is_down_are_listed_as_such_without_its
 async def test_a_server_that_is_switched_off_is_not_asked(serve: Serve) -> None:
     async with (
         McpDouble(FIND) as server,
-        serve(mcp={"docs": Mcp(url=server.url, enabled=False)}, **NO_WEB) as served,
+        serve(mcp={"docs": Mcp(url=server.url, enabled=False)}, **ALONE) as served,
     ):
         assert (await listed(served))["data"] == []
     assert server.methods == []
@@ -106,7 +110,7 @@ async def test_the_list_needs_a_key(served: Served) -> None:
 
 async def test_the_server_says_good_bye_to_its_sessions_when_it_ends(serve: Serve) -> None:
     async with McpDouble(FIND, modern=False) as server:
-        async with serve(mcp={"docs": Mcp(url=server.url)}, **NO_WEB) as served:
+        async with serve(mcp={"docs": Mcp(url=server.url)}, **ALONE) as served:
             await until(served, available=True)
             assert len(server.sessions) == 1
         assert not server.sessions

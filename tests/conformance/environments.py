@@ -6,6 +6,7 @@ from `requirements/conformance-NAME.txt`, npm packages by the lock beside this f
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -13,11 +14,12 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
@@ -47,15 +49,25 @@ def ensure_python(family: str) -> Path:
     pins = REQUIREMENTS / f"conformance-{family}.txt"
     folder = OUT / f"venv-{family}"
     python = folder / "bin" / "python"
-    if _is_current(folder, pins) and python.exists():
+    with _alone(folder):
+        if _is_current(folder, pins) and python.exists():
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        what = f"the Python packages of {pins.name}"
+        _set_up([sys.executable, "-m", "venv", str(folder)], ROOT, what)
+        install = ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(pins)]
+        _set_up([str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *install], ROOT, what)
+        _stamp(folder, pins)
         return python
-    shutil.rmtree(folder, ignore_errors=True)
-    what = f"the Python packages of {pins.name}"
-    _set_up([sys.executable, "-m", "venv", str(folder)], ROOT, what)
-    install = ["install", "--require-hashes", "--only-binary", ":all:", "-r", str(pins)]
-    _set_up([str(python), "-m", "pip", "--disable-pip-version-check", "--quiet", *install], ROOT, what)
-    _stamp(folder, pins)
-    return python
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one of several runs of tests make an environment, and the others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def ensure_node(family: str) -> Path:

@@ -102,7 +102,7 @@ class A2aTalker:
                 await self.give_up(card, conversation)
             yield fault.heard()
         except codec.RefusedError as refused:
-            yield error(REFUSED.format(words=str(refused) or NO_REASON), "refused")
+            yield error(REFUSED.format(words=str(refused) or NO_REASON), "agent_error")
         except StoreFault as broken:
             log.warning("an A2A agent cannot be asked: %s", broken.detail or broken.message)
             yield error(STORE, "store")

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from convene.messages import ResponseFormat
     from convene.providers.base import Generation
     from convene.providers.local_prompt import Turn
+    from convene.providers.local_tools import Decision
     from convene.providers.tool_choice import ToolChooser
 
 FORM_TOKENS_MAX = 1024
@@ -172,13 +173,14 @@ class LocalChat:
     async def _serve(self, generation: Generation, shape: JsonShape | None) -> AsyncGenerator[Event]:
         """Call a function if one is meant, else answer with text."""
         decision = await decide_calls(generation, self._chooser)
-        spent = Usage()
-        written: list[tuple[str, str]] = []
-        for meant in decision.meant:
-            called = await write_arguments(meant, generation.messages, self._window, self._writer.write)
-            spent += called.usage
-            if called.arguments is not None:
-                written.append((meant.tool.name, called.arguments))
+        written, spent = await self._write_calls(decision, generation)
+        if not written and decision.must and len(generation.tools) > 1 and generation.tool_choice.mode == "required":
+            # Any function will do: one that it cannot fill in is passed over once for the next best.
+            failed = decision.meant[0].tool.name
+            rest = tuple(tool for tool in generation.tools if tool.name != failed)
+            other = await decide_calls(msgspec.structs.replace(generation, tools=rest), self._chooser)
+            written, more = await self._write_calls(other, generation)
+            spent += more
         if written:
             for event in self._tell_calls(written, generation.n):
                 yield event
@@ -196,6 +198,17 @@ class LocalChat:
                 yield event
                 if isinstance(event, Began) and decision.notice:
                     yield Noticed("tools_unavailable", decision.notice)
+
+    async def _write_calls(self, decision: Decision, generation: Generation) -> tuple[list[tuple[str, str]], Usage]:
+        """Return name and arguments of each call that the model could fill in, and what all of them took."""
+        spent = Usage()
+        written: list[tuple[str, str]] = []
+        for meant in decision.meant:
+            called = await write_arguments(meant, generation.messages, self._window, self._writer.write)
+            spent += called.usage
+            if called.arguments is not None:
+                written.append((meant.tool.name, called.arguments))
+        return written, spent
 
     def _tell_calls(self, written: Sequence[tuple[str, str]], choices: int) -> Iterator[Event]:
         """Give the same calls to each choice: at temperature 0 every try would write the same."""

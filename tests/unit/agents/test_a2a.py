@@ -291,7 +291,7 @@ def test_a_refusal_is_told_in_the_agents_words_and_leaves_no_trace() -> None:
 
     first, second = scene(play)
     assert first[-1].text == "The agent refused: not open on Sundays"
-    assert first[-1].metadata == {"reason": "refused"}
+    assert first[-1].metadata == {"reason": "agent_error"}
     assert text_of(second) == "one two three"
 
 
