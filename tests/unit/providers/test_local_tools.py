@@ -229,7 +229,23 @@ async def test_text_without_a_grammar_is_no_call() -> None:
 async def test_arguments_that_stay_invalid_where_a_call_is_owed_are_a_fault(choice: ToolChoice) -> None:
     chat, _client = make_chat(reply('{"ci', finish="length"), reply('{"ci', finish="length"))
     with pytest.raises(Malformed, match="get_weather"):
-        await gather(chat, say("weather in Rome?", tools=TOOLS, tool_choice=choice))
+        await gather(chat, say("weather in Rome?", tools=(WEATHER,), tool_choice=choice))
+
+
+async def test_a_required_call_that_cannot_be_filled_in_is_one_of_the_next_best_function() -> None:
+    chat, _client = make_chat(reply('{"ci', finish="length"), reply('{"ci', finish="length"), reply("{}"))
+    required = ToolChoice("required")
+    _events, gathered = await gather(chat, say("weather in Rome?", tools=(WEATHER, FINISH), tool_choice=required))
+    assert [call.name for call in gathered.choices[0].tool_calls] == [FINISH.name]
+    assert gathered.usage is not None
+    assert gathered.usage.completion_tokens >= 8, "the tries that failed are spent"
+
+
+async def test_a_named_function_that_cannot_be_filled_in_is_no_other() -> None:
+    chat, client = make_chat(reply('{"ci', finish="length"), reply('{"ci', finish="length"))
+    with pytest.raises(Malformed, match="get_weather"):
+        await gather(chat, say("weather?", tools=TOOLS, tool_choice=ToolChoice("named", name="get_weather")))
+    assert len(client.requests) == 2
 
 
 async def test_every_choice_gets_the_call_under_an_id_of_its_own() -> None:
