@@ -332,6 +332,7 @@ def main() -> int:
         parser.error("--upstream and --upstream-model go together (make demo UPSTREAM=... UPSTREAM_MODEL=...)")
     options.agents_python = str(Path.cwd() / options.agents_python)  # they run in another folder
     signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGINT, interrupt)  # also where whoever started this lets it be ignored
     with tempfile.TemporaryDirectory(prefix="convene-demo-") as folder:
         programs = Programs(Path(folder))
         try:

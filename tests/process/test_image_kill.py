@@ -178,17 +178,9 @@ def files(folder: Path) -> list[Path]:
 
 def test_clients_that_vanish_end_their_pictures_and_get_their_limits_back(tmp_path: Path) -> None:
     with program(tmp_path, CONFIG.format(limit=CLIENTS)) as server:
-        leavers = [
-            threading.Thread(
-                target=leave_in_the_middle, args=(server,), kwargs={"model": "slow", "stream": bool(at % 2)}
-            )
-            for at in range(CLIENTS)
-        ]
-        for one in leavers:
-            one.start()
-        for one in leavers:
-            one.join()
-        until(lambda: in_flight(server) == 1, "something is still under way")
+        for at in range(CLIENTS):  # one at a time: that a request is under way says that it is this one's
+            leave_in_the_middle(server, model="slow", stream=bool(at % 2))
+            until(lambda: in_flight(server) == 1, "something is still under way")
         until(lambda: len(rows(server)) == CLIENTS, "an entry is missing")
         assert {(row["status"], row["images"], row["cost"]["micros"]) for row in rows(server)} == {
             ("client_left", 0, 0)
