@@ -11,7 +11,7 @@ UV := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gener
 
 TORCH ?= torch==2.13.0
 
-.PHONY: help serve demo test test-images check format bench soak conformance lock clean
+.PHONY: help serve demo demo-calendar demo-text test test-images check format bench soak conformance lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,6 +43,18 @@ serve: .venv/.default ## Serve on port 8000 (PORT=...) with a real embedded mode
 demo: .venv/.default .venv-demo/.ready ## A marketplace in a minute: three agents, one question (UPSTREAM=URL UPSTREAM_MODEL=NAME: a better model)
 	@exec .venv/bin/python examples/agents/demo.py --agents-python .venv-demo/bin/python \
 		--upstream "$(UPSTREAM)" --upstream-model "$(UPSTREAM_MODEL)"
+
+.venv-a2a/.ready .venv-mcp/.ready: .venv-%/.ready: requirements/conformance-%.txt
+	@echo "Setting up .venv-$* for an example (once) ..." >&2
+	@"$(PYTHON)" -m venv .venv-$*
+	@.venv-$*/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes --only-binary :all: -r $<
+	@touch $@
+
+demo-calendar: .venv-a2a/.ready ## An A2A agent on port 8104 (AGENT_PORT=...), to be added to a server
+	@exec .venv-a2a/bin/python examples/agents/calendar_a2a.py --port $(or $(AGENT_PORT),8104)
+
+demo-text: .venv-mcp/.ready ## An MCP server on port 8105 (AGENT_PORT=...), to be added to a server
+	@exec .venv-mcp/bin/python examples/agents/text_mcp.py --port $(or $(AGENT_PORT),8105)
 
 .venv-images/.ready: requirements/images.txt Makefile
 	@echo "Setting up .venv-images with $(TORCH) for the processor (1.3 GB on disk, once) ..." >&2
@@ -96,4 +108,4 @@ lock: .venv/.dev ## Write the hash-pinned requirements anew
 	$(UV) requirements/images.in -c requirements/default.txt -o requirements/images.txt
 
 clean: ## Remove what was built
-	rm -rf .venv .venv-demo .venv-images .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out
+	rm -rf .venv .venv-demo .venv-a2a .venv-mcp .venv-images .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist out

@@ -16,11 +16,12 @@ from process.test_serve import Program
 from servers import free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 CONFIG = 'port = {port}\ndata_dir = "{data}"\n[engine]\nenabled = false\n[scripted]\nenabled = true\n'
 WAIT_S = 120
+NOTHING: Mapping[str, str] = {}
 
 
 class TideAgent(http.server.BaseHTTPRequestHandler):
@@ -81,12 +82,12 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "CONVENE_CONFIG": str(folder / "convene.toml"), "CONVENE_CACHE_DIR": str(folder / "cache")}
 
 
-def run(folder: Path, *words: str, code: int = 0) -> Any:  # noqa: ANN401 -- any JSON value
-    """Run a verb in JSON."""
+def run(folder: Path, *words: str, code: int = 0, environ: Mapping[str, str] = NOTHING) -> Any:  # noqa: ANN401
+    """Run a verb in JSON; return its value."""
     ran = subprocess.run(  # noqa: S603 -- our own program
         [sys.executable, "-m", "convene", "agents", *words, "--json"],
         cwd=folder,
-        env=environment(folder),
+        env=environment(folder) | environ,
         capture_output=True,
         timeout=WAIT_S,
         check=False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import sys
 import time
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import anyio
 import httpx2
@@ -15,16 +17,24 @@ import pytest
 from mcp.client import Client
 
 from conformance.environments import Absent, clean_environment, ensure_python
+from process.test_cli_agents import run
+from process.test_serve import program
 from repo.modules import ROOT
 from servers import do_without, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+    from process.test_serve import Program
 
 HERE = ROOT / "examples/agents"
 WAIT_S = 60.0
 """No test takes it; it turns one that hangs into one that fails."""
 LINES_MAX = 80
+MARKET = "[engine]\nenabled = false\n[scripted]\nenabled = true\n"
+COUNT = '@text {"tool": "count_text", "arguments": {"text": "How many words are these?"}}'
+COUNTED = "5 words, 1 sentences, 25 characters, 1 seconds to read."
 
 
 def load(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -152,3 +162,31 @@ async def test_the_mcp_example_counts(counter: str) -> None:
     assert names == {"count_text", "frequent_words"}
     assert counted.content[0].text == "3 words, 2 sentences, 20 characters, 1 seconds to read."  # type: ignore[union-attr]
     assert often.content[0].text == "a 3, b 2"  # type: ignore[union-attr]
+
+
+def _first(server: Program, query: str) -> str:
+    status, found = server.get(f"/v1/agents?query={quote(query)}", server.key)
+    assert status == 200
+    return next((one["handle"] for one in json.loads(found)["data"]), "")
+
+
+@pytest.mark.req("AGENT-01", "A2A-01", "A2A-03", "MCP-01", "MCP-04")
+def test_both_are_added_to_a_server_found_and_answer_in_a_chat(calendar: str, counter: str, tmp_path: Path) -> None:
+    with program(tmp_path, MARKET) as server:
+        server.wait_ready()
+        home = {"CONVENE_DATA_DIR": str(tmp_path / "data")}
+        added = run(tmp_path, "add", calendar, "--handle", "calendar", environ=home)
+        assert (added["name"], added["protocol"]) == ("calendar", "a2a")
+        added = run(tmp_path, "add", f"{counter}/mcp", "--handle", "text", environ=home)
+        assert (added["name"], added["protocol"]) == ("text-statistics", "mcp")
+        for query, handle in (("which weekday is a date", "calendar"), ("count the words of a text", "text")):
+            until = time.monotonic() + WAIT_S  # the index follows the store
+            while (found := _first(server, query)) != handle:
+                assert time.monotonic() < until, found
+                time.sleep(0.05)
+        for said, answered in (
+            ("@calendar which day is 2026-12-24?", "2026-12-24 is a Thursday in week 52."),
+            (COUNT, COUNTED),
+        ):
+            with server.chat(model="scripted-echo", messages=[{"role": "user", "content": said}]) as reply:
+                assert json.load(reply)["choices"][0]["message"]["content"] == answered
