@@ -41,6 +41,8 @@ class Market:
         self.notes: list[tuple[str, AgentOutcome]] = []
         self.given_up: list[tuple[str, str]] = []
         self.searches: list[str] = []
+        self.silent: set[str] = set()
+        """Names of agents that do not acknowledge."""
         self._anybody = anybody
 
     def add(self, name: str, *script: float | str | Heard, address: str = ADDRESS, **fields: object) -> Market:
@@ -67,7 +69,8 @@ class Market:
 
     async def ask(self, agent: FoundAgent, asking: Asking) -> AsyncGenerator[Heard]:
         self.asked.append(asking)
-        yield Heard(kind="acknowledged")
+        if agent.name not in self.silent:
+            yield Heard(kind="acknowledged")
         for step in self.agents[agent.address][1]:
             if isinstance(step, int | float):
                 await asyncio.sleep(step)

@@ -194,6 +194,11 @@ async def test_a_late_agent_is_deferred_polled_for_and_told_again(play: Any) -> 
     assert words(done) == words(again) == "Your table is number 7."
     assert done["executable_data"][0]["agent"]["name"] == "booker"
     assert len(market.asked) == 1
+    states = [
+        [step["status"] for step in reply["intermediate_steps"] if step["kind"] == "agent"] for reply in (first, done)
+    ]
+    assert states == [["running"], ["done"]]
+    assert done["executable_data"][0]["result"]["outcome"] == "success"
 
 
 async def official_loop(served: Served, *, streamed: bool) -> str | None:

@@ -87,7 +87,7 @@ def run(folder: Path, *words: str, code: int = 0, environ: Mapping[str, str] = N
     ran = subprocess.run(  # noqa: S603 -- our own program
         [sys.executable, "-m", "convene", "agents", *words, "--json"],
         cwd=folder,
-        env=environment(folder) | environ,
+        env={**environment(folder), **environ},
         capture_output=True,
         timeout=WAIT_S,
         check=False,

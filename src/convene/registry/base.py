@@ -38,8 +38,9 @@ class Interaction(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str
     """Address or URL."""
-    outcome: Literal["success", "failed", "timed_out", "refused"] | None = None
-    """None: this is no call, only what the judge says of one that was noted before."""
+    outcome: Literal["success", "failed", "timed_out", "refused", "late"] | None = None
+    """None: this is no call, only what the judge says of one that was noted before. `late`: the agent was chosen, and
+    the caller could not wait for it; that is neither for nor against it."""
     seconds: float = 0.0
     useful: bool | None = None
     """Whether the answer did what was asked, by the judge's word; None: nobody has judged."""

@@ -94,7 +94,7 @@ class LocalDirectory:
         seen = Seen(
             id=agent,
             at_us=int(self._clock.now() * 1_000_000),
-            outcome=interaction.outcome,
+            outcome=None if interaction.outcome == "late" else interaction.outcome,
             seconds=interaction.seconds,
             useful=interaction.useful,
             picked=int(picked),

@@ -12,7 +12,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-AgentOutcome = Literal["success", "failed", "timed_out", "refused"]
+AgentOutcome = Literal["success", "failed", "timed_out", "refused", "late"]
+"""`late`: the agent was at work when the request could wait no longer, which says nothing of the agent."""
 
 
 class FoundAgent(Protocol):

@@ -27,6 +27,9 @@ LONGEST_S: Final = 330.0
 TEXT_MAX: Final = 400_000
 """Characters of an answer; more is cut."""
 DATA_URI_MAX: Final = 262_144
+SILENT_S: Final = 30.0
+"""An agent that nothing was heard of for so long is taken for one that does not answer. Signs of life take 1.15 s at
+most (mailboxes, measured), and agents that work on one question at a time keep the next one waiting."""
 LATE: Final = "agent_late"
 LATE_WORDS: Final = "{name} had not answered when the answer had to be given; it was given without."
 UNREACHABLE: Final = "agent_unreachable"
@@ -92,7 +95,7 @@ class AskAgent:
             async with asyncio.timeout(context.wait_s):
                 await self._listen(heard, agent, asking, context)
         except TimeoutError:
-            heard.run_out()
+            heard.run_out(asyncio.get_running_loop().time() - began)
             await self._desk.give_up(agent, asking)
         seconds = asyncio.get_running_loop().time() - began
         await self._desk.note(agent, heard.outcome, seconds)
@@ -121,9 +124,11 @@ class _Answer:
         self._metadata: dict[str, str] = {}
         self._ended = ""
         self._words = ""
+        self._is_alive = False
 
     def take(self, piece: HeardPiece) -> None:
         """Take one piece in."""
+        self._is_alive = True
         match piece.kind:
             case "text":
                 (self._late if piece.metadata.get("late") else self._texts).append(piece.text)
@@ -141,9 +146,10 @@ class _Answer:
                 self._metadata = dict(piece.metadata)
                 self.outcome = "timed_out" if reason == "timed_out" else "failed"
 
-    def run_out(self) -> None:
-        """The request waits no longer."""
-        self._ended, self._words, self.outcome = "late", LATE_WORDS.format(name=self._agent.name), "timed_out"
+    def run_out(self, seconds: float) -> None:
+        """The request waits no longer, after so many seconds. Only silence is held against the agent."""
+        self.outcome = "timed_out" if seconds >= SILENT_S and not self._is_alive else "late"
+        self._ended, self._words = "late", LATE_WORDS.format(name=self._agent.name)
 
     def result(self, seconds: float) -> ToolResult:
         """Return it as a tool's result."""

@@ -145,6 +145,16 @@ async def test_a_call_counts_as_chosen_if_the_agent_was_shown_lately() -> None:
     assert tally.seconds > 0
 
 
+async def test_an_agent_that_was_not_waited_for_was_chosen_and_has_not_failed() -> None:
+    parts = Parts()
+    await parts.put(agent("weather one"))
+    await parts.names("weather")
+    await parts.call("weather one")
+    await parts.call("weather one", "late")
+    tally = await parts.tally("weather one")
+    assert (tally.calls, tally.successes, tally.failures_in_row, tally.picks) == (1, 1, 0, 2)
+
+
 @pytest.mark.req("PICK-04")
 async def test_a_verdict_alone_is_no_call_and_no_choice() -> None:
     parts = Parts()

@@ -6,6 +6,7 @@ import pytest
 
 from convene.agents.base import Heard
 from convene.errors import Retry
+from convene.tools import ask_agent
 from convene.tools.base import ToolContext, ToolResult
 from market_doubles import ADDRESS, OTHER, Market, image
 
@@ -94,6 +95,19 @@ async def test_a_request_that_can_wait_no_longer_goes_on_without_the_agent_and_s
     assert result.failed
     assert "had not answered" in result.text
     assert [notice.code for notice in result.notices] == ["agent_late"]
+    assert isinstance(result.data, dict)
+    assert result.data["outcome"] == "late"
+    assert market.notes == [("rome", "late")]
+
+
+async def test_only_silence_is_held_against_an_agent_that_was_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ask_agent, "SILENT_S", 0.01)
+    market = Market().add("rome", 100.0, "too late").add("oslo", 100.0, "too late", address=OTHER)
+    market.silent.add("rome")
+    for name in ("@rome", "@oslo"):
+        result = await ask(market, agent=name, wait_s=0.02)
+        assert result.failed
+    assert market.notes == [("rome", "timed_out"), ("oslo", "late")]
 
 
 async def test_what_came_after_the_turn_before_is_told_apart() -> None:
