@@ -32,7 +32,7 @@ from convene.api.usage import LimitReports, UsageReports
 from convene.app_accounts import AccountParts
 from convene.app_agent import make_agent, reply_shape
 from convene.app_agent_search import SearchParts, Ties, embedding_model
-from convene.app_agents import AgentParts
+from convene.app_agents import AgentParts, Home
 from convene.app_answering import AnsweringParts
 from convene.app_books import BookRoom, allowances_of, open_store
 from convene.app_fees import AgentTill
@@ -40,6 +40,7 @@ from convene.app_images import ImageParts
 from convene.app_market import MarketParts
 from convene.app_metrics import Shelf
 from convene.app_models import Deployments
+from convene.app_place import Place
 from convene.app_runs import RunParts
 from convene.app_tools import ToolRoom
 from convene.config import is_loopback
@@ -159,7 +160,10 @@ class App:
         self.accounts = AccountParts(config, clock)
         self.images = ImageParts(config, clock, self.accounts.holder, catalog, admission or Open())
         more = (*((self.images,) if config.images else ()), *(() if tools is None else (tools,)))
-        self.market = MarketParts(config, clock, lambda: self._store, self._gatekeeper, lambda: self.agents)
+        self._place = Place(config)
+        self.market = MarketParts(
+            config, clock, lambda: self._store, self._gatekeeper, lambda: self.agents, self._place
+        )
         self.found, self.agents = self._open_agents(admission or Open())
         self.tools = ToolRoom.open(config, clock, connect, more, self.agents)
         self.runs = RunParts(config, clock, lambda: self._store, lambda: self.draining)
@@ -218,7 +222,7 @@ class App:
             directories=(found.directory,),
             populated=found.anybody,
             till=self._till(admission),
-            near=self.market.near,
+            home=Home(self._place, self.market.near),
         )
         return found, asked
 
@@ -364,6 +368,11 @@ class App:
     def keep(self, task: asyncio.Task[None]) -> None:
         """Let a task live as long as the application, and no longer."""
         self._kept.append(task)
+
+    def listen_at(self, port: int) -> None:
+        """Take the port that this server listens on: links and the inbox of agents name it."""
+        self._place.listen_at(port)
+        self.images.listen_at(port)
 
     def drain(self) -> None:
         """From now on not ready."""

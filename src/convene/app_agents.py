@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -31,6 +31,7 @@ from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
 from convene.app_callers import Callers, HouseRules, Named
 from convene.app_egress import open_egress
+from convene.app_place import Place
 from convene.config import is_loopback, plans_of
 from convene.errors import ConveneError, Failed, UpstreamFault
 from convene.registry.base import Found, Interaction
@@ -198,6 +199,13 @@ class Till(Protocol):
         ...
 
 
+class Home(NamedTuple):
+    """Where this server is, and what takes envelopes for endpoints of its own (`agents.courier.Courier`)."""
+
+    place: Place
+    near: Callable[[str, bytes], Awaitable[bool | None]] | None = None
+
+
 class AgentParts:
     """Everything about asking agents, of one application. Tools are there from the start, agents from `start` on."""
 
@@ -210,7 +218,7 @@ class AgentParts:
         directories: Sequence[Directory] = (),
         populated: Callable[[], bool] = lambda: True,
         till: Till | None = None,
-        near: Callable[[str, bytes], Awaitable[bool | None]] | None = None,
+        home: Home | None = None,
     ) -> None:
         """Take what is needed.
 
@@ -222,7 +230,7 @@ class AgentParts:
             directories: come before the configured one, and are this server's own.
             populated: whether any of them has anybody; asked for every request of an agentic model, so it is cheap.
             till: charges for agents with a price; without it nothing costs anything.
-            near: takes envelopes for endpoints of this server's own (`agents.courier.Courier`).
+            home: what is this server's own; by the settings, if nobody says.
         """
         self._config = config
         self._settings = config.agents
@@ -241,7 +249,7 @@ class AgentParts:
         self.directories: tuple[Directory, ...] = (*named, *directories, *remote) if settings.enabled else ()
         self._populated = populated if directories else lambda: False
         self._till = till
-        self._near = near
+        self._home = home or Home(Place(config))
         self.me: Identity | None = None
         self._inbox: Inbox | None = None
         self._desk = Desk(self.directories, (), rules=self._rules)
@@ -260,13 +268,9 @@ class AgentParts:
     @property
     def inbox_url(self) -> str:
         """Where agents reach us."""
-        config, settings = self._config, self._settings
         if self._mailbox is not None:
             return self._mailbox.endpoint
-        if settings.inbox_url:
-            return settings.inbox_url
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        return (config.public_url or f"http://{host}:{config.port}").rstrip("/") + INBOX
+        return self._settings.inbox_url or self._home.place.url + INBOX
 
     def anybody(self) -> bool:
         """Whether there is anybody to be asked."""
@@ -347,7 +351,7 @@ class AgentParts:
         if me is None:
             raise RuntimeError("agents are opened before there is an identity")
         letters = Letters(self._sessions, self._clock)
-        courier = Courier(me, self._egress, self._resolve, self._near)
+        courier = Courier(me, self._egress, self._resolve, self._home.near)
         secret = f"convene sessions {seed}".encode()
         shared = self._config.workers > 1 or bool(self._config.database_url)
         if self.replies is not None and answers_agents(self._config):
@@ -407,6 +411,8 @@ class AgentParts:
 
     async def _announce(self, agentverse: Agentverse) -> None:
         """Make ourselves known, again and again (HOSTED-04)."""
+        if self._mailbox is None and not self._settings.inbox_url:
+            await self._home.place.known()
         while True:
             wait_s = AGAIN_S
             try:

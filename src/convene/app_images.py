@@ -12,6 +12,7 @@ import msgspec
 
 from convene.api.image_replies import ImageReplies
 from convene.api.images import ImageFiles, ImageRequests
+from convene.app_place import own_address
 from convene.config import ConfigError
 from convene.engine.base_images import PaintSettings
 from convene.engine.image_process import PaintEngine
@@ -90,13 +91,6 @@ def image_links(config: Config, clock: Clock) -> ImageLinks:
     """Return the links to pictures, which are kept in the data folder."""
     files = PictureFiles(config.data_dir / "images", clock, config.image_bytes_max)
     return ImageLinks(files, clock, own_address(config, config.port), config.image_link_hours * 3600)
-
-
-def own_address(config: Config, port: int) -> str:
-    """Return how others reach this server, as far as it knows, without a slash at the end."""
-    host = "127.0.0.1" if config.host in ("", "0.0.0.0", "::") else config.host  # noqa: S104 -- compared, not bound
-    bare = f"[{host}]" if ":" in host else host
-    return (config.public_url or f"http://{bare}:{port}").rstrip("/")
 
 
 class ImageParts:

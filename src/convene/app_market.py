@@ -16,7 +16,7 @@ from convene.api.assets import AssetPages
 from convene.api.mailbox import MailPages, ProxyPages
 from convene.api.table_market import MarketPages, market_routes
 from convene.app_agents import open_agents_egress
-from convene.app_images import own_address
+from convene.app_place import Place
 from convene.config import is_loopback
 from convene.registry.almanac import CHAT, Almanac, Rules
 from convene.registry.assets import Assets
@@ -58,14 +58,13 @@ class MarketParts:
         store: Callable[[], Store],
         gatekeeper: Callable[[], Gatekeeper],
         agents: Callable[[], AgentParts],
+        place: Place | None = None,
     ) -> None:
-        """`agents` knows who this server is among them, once it has started."""
+        """`agents` knows who this server is among them, once it has started; `place` is where it is."""
         self._config = config
         self._agents = agents
         self.egress = open_agents_egress(config)
-        self._here = frozenset(
-            (urlsplit(own_address(config, config.port)).netloc.lower(), *(f"{host}:{config.port}" for host in LOCAL))
-        )
+        self._place = place or Place(config)
         settings = config.registry
         keep_us = round(settings.keep_hours * HOUR_US)
         rules = Rules(allow=frozenset(settings.allow), agents_max=settings.agents_max, keep_us=keep_us)
@@ -96,9 +95,7 @@ class MarketParts:
         return market_routes(
             MarketPages(
                 almanac=AlmanacPages(self.almanac, askers),
-                agentverse=AgentversePages(
-                    self.listings, askers, f"{own_address(self._config, self._config.port)}/v1/submit"
-                ),
+                agentverse=AgentversePages(self.listings, askers, lambda: f"{self._place.url}/v1/submit"),
                 mail=MailPages(self.mailboxes, askers),
                 proxy=ProxyPages(self.proxy),
                 assets=AssetPages(self.assets, askers),
@@ -111,15 +108,21 @@ class MarketParts:
         By way of `[egress]` that would fail wherever this server's own address is a private one. None: the endpoint is
         not ours. False: the agent behind the proxy has refused. Raises `ConveneError`.
         """
-        place = urlsplit(endpoint)
-        if not self._config.registry.enabled or place.netloc.lower() not in self._here:
+        named = urlsplit(endpoint)
+        if not self._config.registry.enabled or not self._is_here(named.netloc.lower()):
             return None
-        if place.path in MAILBOX:
+        if named.path in MAILBOX:
             await self.mailboxes.submit(body)
             return True
-        if place.path in PROXY:
+        if named.path in PROXY:
             return (await self.proxy.submit(body, "", proxied=False)).status == TAKEN
         return None
+
+    def _is_here(self, host: str) -> bool:
+        """Whether a host with its port is this server."""
+        return host == urlsplit(self._place.url).netloc.lower() or host in {
+            f"{one}:{self._place.port}" for one in LOCAL
+        }
 
     def own(self) -> AgentRow | None:
         """Return this server as an agent: registered, and for ever (RES-05, TRAP-03)."""

@@ -87,7 +87,7 @@ def refuse_port(config: Config, fault: OSError) -> Unavailable:
 
 
 def _greet(app: App, config: Config, server: Server) -> None:
-    app.images.listen_at(server.port)
+    app.listen_at(server.port)
     announce(app, config, server.port)
     rising: list[Rising] = [*app.deployments.engines, *app.deployments.studios]
     if rising:

@@ -138,7 +138,7 @@ async def work() -> int:
         link.listeners = [socket.socket(fileno=number) for number in order.listeners]
 
         def listen(server: Server) -> None:
-            app.images.listen_at(server.port)
+            app.listen_at(server.port)
             channel.send(Listening())
 
         await serve(server, link.asked, sockets=link.listeners, on_ready=listen)

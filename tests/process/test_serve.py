@@ -166,6 +166,18 @@ def test_sigterm_lets_streams_finish_refuses_new_requests_and_exits_with_0(tmp_p
         assert frames(text)[-1] == "[DONE]"
 
 
+@pytest.mark.req("RES-05", "TRAP-03")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_agents_are_told_the_port_that_the_system_has_chosen(workers: int, tmp_path: Path) -> None:
+    with program(tmp_path, f"workers = {workers}\n{SCRIPTED}") as running:
+        running.wait_ready()
+        address = running.wait_for(r"agents know this server as (agent1q\w+)")
+        status, body = running.get(f"/v1/almanac/agents/{address}")
+        assert status == 200
+        [endpoint] = json.loads(body)["endpoints"]
+        assert endpoint["url"] == f"http://127.0.0.1:{running.port}/agents/inbox"
+
+
 @pytest.mark.req("OAI-35")
 def test_a_client_that_vanishes_ends_its_turn_and_the_books_say_so(tmp_path: Path) -> None:
     with program(tmp_path, SCRIPTED) as running:

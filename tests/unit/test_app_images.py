@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from convene.app_images import image_models, own_address, studios
+from convene.app_images import image_models, studios
 from convene.app_models import Deployments
 from convene.config import Config, ConfigError, Engine, Images, Secret, load
 from convene.engine.base import FetchSettings
@@ -178,20 +178,6 @@ def test_weights_of_this_machine_are_not_loaded_once_for_each_worker(tmp_path: P
     (tmp_path / "convene.toml").write_text("workers = 2\n[images.a]\nkind = 'local'\nmodel = 'owner/name'\n")
     with pytest.raises(ConfigError, match=r"images\.a\.kind local needs workers = 1"):
         load({}, {"HOME": str(tmp_path)}, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("host", "public_url", "address"),
-    [
-        ("127.0.0.1", "", "http://127.0.0.1:4711"),
-        ("0.0.0.0", "", "http://127.0.0.1:4711"),  # noqa: S104 -- compared, not bound
-        ("::1", "", "http://[::1]:4711"),
-        ("::", "", "http://127.0.0.1:4711"),
-        ("10.1.2.3", "https://convene.test/", "https://convene.test"),
-    ],
-)
-def test_links_name_the_address_that_others_reach(host: str, public_url: str, address: str) -> None:
-    assert own_address(Config(host=host, public_url=public_url), 4711) == address
 
 
 async def test_the_models_of_this_machine_start_and_end_with_the_deployments(tmp_path: Path) -> None:

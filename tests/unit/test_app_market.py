@@ -8,8 +8,9 @@ import json
 import msgspec
 import pytest
 
-from convene.app_agents import AgentParts
+from convene.app_agents import AgentParts, Home
 from convene.app_market import MarketParts
+from convene.app_place import Place
 from convene.config import Agents, Config, Registry
 from convene.errors import NotFound
 from convene.registry.listing import NEVER_US
@@ -28,8 +29,11 @@ class Room:
     def __init__(self, **fields: object) -> None:
         self.config = msgspec.structs.replace(Config(), **fields)
         self.clock, self.store = FakeClock(), MemoryStore()
-        self.agents = AgentParts(self.config, self.clock, lambda: self.store.sessions)
-        self.parts = MarketParts(self.config, self.clock, lambda: self.store, LocalGate, lambda: self.agents)
+        self.place = Place(self.config)
+        self.agents = AgentParts(self.config, self.clock, lambda: self.store.sessions, home=Home(self.place))
+        self.parts = MarketParts(
+            self.config, self.clock, lambda: self.store, LocalGate, lambda: self.agents, self.place
+        )
 
     async def close(self) -> None:
         await self.parts.aclose()
@@ -59,6 +63,21 @@ async def test_we_are_an_agent_once_we_have_started() -> None:
     assert own is not None
     assert (own.id, own.protocols, own.expires_us) == (room.agents.address, (CHAT,), NEVER_US)
     assert own.endpoints[0].url == "http://127.0.0.1:8000/agents/inbox"
+    await room.close()
+
+
+async def test_what_we_call_ours_follows_the_port_that_the_system_has_chosen() -> None:
+    room = Room(port=0)
+    await room.agents.start()
+    room.place.listen_at(4711)
+    own = room.parts.own()
+    assert own is not None
+    assert own.endpoints[0].url == "http://127.0.0.1:4711/agents/inbox"
+    body = ANN.registration(room.clock.now(), ("http://127.0.0.1:4711/v2/agents/mailbox/submit",))
+    await room.parts.almanac.register([body], OPEN)
+    letter = json.dumps(SignedAgent("bob").envelope(ANN.address)).encode()
+    assert await room.parts.near("http://localhost:4711/v2/agents/mailbox/submit", letter) is True
+    assert await room.parts.near("http://localhost:8000/v2/agents/mailbox/submit", letter) is None
     await room.close()
 
 

@@ -11,7 +11,7 @@ from convene.errors import BadRequest, ConveneError, NotFound
 from convene.moments import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from convene.api.askers import Askers
     from convene.api.call import Call
@@ -36,7 +36,7 @@ PROFILE: Final = ("description", "readme", "avatar_url", "banner_url", "starter_
 class AgentversePages:
     """The endpoints."""
 
-    def __init__(self, desk: ListingDesk, askers: Askers, submit_url: str) -> None:
+    def __init__(self, desk: ListingDesk, askers: Askers, submit_url: Callable[[], str]) -> None:
         """`submit_url` is where envelopes for mailboxes of old libraries go: they do not say it themselves."""
         self._desk = desk
         self._askers = askers
@@ -135,10 +135,10 @@ class AgentversePages:
         kind, endpoint = body.get("agent_type"), body.get("endpoint")
         change: dict[str, object] = {"address": address, "agent_type": kind, "prefix": body.get("prefix")}
         if kind == "mailbox":
-            change["endpoints"] = [{"url": self._submit_url, "weight": 1}]
+            change["endpoints"] = [{"url": self._submit_url(), "weight": 1}]
         elif kind == "proxy":
             change |= {
-                "endpoints": [{"url": self._submit_url.replace("/v1/", "/v1/proxy/"), "weight": 1}],
+                "endpoints": [{"url": self._submit_url().replace("/v1/", "/v1/proxy/"), "weight": 1}],
                 "url": endpoint,
             }
         elif isinstance(endpoint, str) and endpoint:
