@@ -59,6 +59,8 @@ from convene.serving.tool_desk import ToolReader
 from convene.serving.turn import Turns
 from convene.serving.usage import UsageReader
 from convene.store.memory import MemoryStore
+from convene.tools.ask_agent import ASK
+from convene.tools.find_agents import FIND
 
 log = logging.getLogger("convene.app")
 
@@ -272,7 +274,7 @@ class App:
             self._clock.now,
         )
         return {
-            "list_tools": ServerTools(ToolReader(self.tools, self.tools.missing)).list_all,
+            "list_tools": ServerTools(ToolReader(self.tools, self.tools.missing, self._idle_tools)).list_all,
             "usage": usage.show,
             "usage_requests": usage.requests,
             "usage_request": usage.request,
@@ -281,6 +283,13 @@ class App:
             "admin_usage_requests": usage.all_requests,
             "admin_usage_request": usage.any_request,
         }
+
+    def _idle_tools(self) -> frozenset[str]:
+        """Return the names of tools that no answer can use now: there is nobody to ask, or no model that looks."""
+        if not self.agents.anybody():
+            return frozenset({FIND, ASK})
+        looks = any(one.chat is not None and one.agentic.agents for one in self.deployments.all)
+        return frozenset() if looks else frozenset({FIND})
 
     async def start(self) -> None:
         """Open the store, make the first key if there is none, open the books, begin loading models."""

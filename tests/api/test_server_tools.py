@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from convene.config import Agents, Mcp, PageSettings, Search
+from convene.config import Agents, KnownAgent, Mcp, PageSettings, Scripted, Search
 from mcp_double import DoubleTool, McpDouble
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from api.conftest import Serve, Served
 
 ALONE: Any = {
@@ -50,6 +52,26 @@ async def until(served: Served, *, available: bool) -> dict[str, Any]:
 async def test_without_any_tool_the_list_is_empty(serve: Serve) -> None:
     async with serve(**ALONE) as served:
         assert await listed(served) == {"data": [], "notices": [], "object": "list"}
+
+
+async def agent_tools(serve: Serve, **fields: Any) -> dict[str, bool]:  # noqa: ANN401 -- fields of Config
+    """Return which tools for agents are listed, and whether they are said to be available."""
+    alone = {name: value for name, value in ALONE.items() if name != "agents"}
+    async with serve(**(alone | fields)) as served:
+        return {tool["name"]: tool["available"] for tool in (await listed(served))["data"]}
+
+
+async def test_agents_are_asked_where_there_are_any_and_looked_for_where_a_model_does_so(
+    serve: Serve, tmp_path: Path
+) -> None:
+    rome: Any = {"agent": {"rome": KnownAgent(url="http://127.0.0.1:9/")}}
+    played = tmp_path / "played.json"
+    played.write_text('{"models": [{"name": "played-agentic", "turns": [{"steps": [{"text": "Hm."}]}]}]}')
+    agentic: Any = {"scripted": Scripted(enabled=True, file=str(played))}
+    assert await agent_tools(serve, agents=Agents(enabled=False), **rome, **agentic) == {}
+    assert await agent_tools(serve, **agentic) == {"ask_agent": False, "search_agents": False}
+    assert await agent_tools(serve, **rome) == {"ask_agent": True, "search_agents": False}
+    assert await agent_tools(serve, **rome, **agentic) == {"ask_agent": True, "search_agents": True}
 
 
 async def test_the_tools_of_an_mcp_server_are_listed_with_all_that_is_known_of_them(serve: Serve) -> None:

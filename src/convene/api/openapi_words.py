@@ -99,7 +99,8 @@ FIELDS: Final = {
     "ChatBody.safety_identifier": "Passed on.",
     "ChatBody.web_search_options": "OpenAI's way to ask for web search; see `web_search`.",
     "ChatBody.web_search": "ASI:One: search the web for this answer; `metadata.notices` says if that is not possible.",
-    "ChatBody.agent_address": "ASI:One: the address of the calling agent. Accepted, not acted on.",
+    "ChatBody.agent_address": "ASI:One: the address of the calling agent, kept in the books; it is not asked back. To "
+    "ask an agent, begin the message with its address.",
     "ChatBody.planner_mode": "ASI:One: make a plan first, carry its steps out, then answer.",
     "ChatBody.study_mode": "ASI:One: answer as a tutor. Accepted, not acted on yet.",
     "ChatBody.server_tools": "False: no tools of the server's own in this answer, except those of `web_search`.",
@@ -184,7 +185,7 @@ FIELDS: Final = {
         "data out."
     ),
     "ServerTool.source": "`convene`, or the name of the MCP server that offers it.",
-    "ServerTool.available": "False while that server is down.",
+    "ServerTool.available": "False while that server is down, or there is no agent that could be found or asked.",
     "Model.dimensions": "Length of its vectors.",
     "LimitsBody.budget_per_day": "Money a day of UTC.",
     "LimitsBody.budget_per_month": "Money a calendar month of UTC.",

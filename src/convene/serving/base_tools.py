@@ -18,7 +18,7 @@ __all__ = ["Noticed", "ToolCard", "ToolDesk", "ToolSpec"]
 
 
 class ToolCard(msgspec.Struct, frozen=True):
-    """One tool; not available while what offers it is down."""
+    """One tool; not available while what offers it is down, or while there is nobody for it to ask."""
 
     spec: ToolSpec
     available: bool = True

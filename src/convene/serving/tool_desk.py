@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from convene.serving.base_tools import ToolCard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from convene.events import Noticed
     from convene.serving.base import Principal
@@ -17,16 +17,25 @@ if TYPE_CHECKING:
 class ToolReader:
     """A `ToolDesk` over a box of tools."""
 
-    def __init__(self, box: Toolbox, missing: Callable[[], Sequence[ToolSpec]]) -> None:
-        """`missing` returns what was offered by those that are down now."""
+    def __init__(
+        self,
+        box: Toolbox,
+        missing: Callable[[], Sequence[ToolSpec]],
+        idle: Callable[[], Collection[str]] = tuple,
+    ) -> None:
+        """`missing` returns what was offered by those that are down now, `idle` names what no turn can use now."""
         self._box = box
         self._missing = missing
+        self._idle = idle
 
     def cards(self, principal: Principal) -> Sequence[ToolCard]:
         """See `ToolDesk.cards`."""
         del principal
         cards = {spec.name: ToolCard(spec, available=False) for spec in self._missing()}
-        cards |= {tool.spec.name: ToolCard(tool.spec) for tool in self._box.tools()}
+        idle = self._idle()
+        cards |= {
+            tool.spec.name: ToolCard(tool.spec, available=tool.spec.name not in idle) for tool in self._box.tools()
+        }
         return [cards[name] for name in sorted(cards)]
 
     def notices(self, principal: Principal) -> Sequence[Noticed]:
