@@ -54,13 +54,6 @@ async def test_without_any_tool_the_list_is_empty(serve: Serve) -> None:
         assert await listed(served) == {"data": [], "notices": [], "object": "list"}
 
 
-async def agent_tools(serve: Serve, **fields: Any) -> dict[str, bool]:  # noqa: ANN401 -- fields of Config
-    """Return which tools for agents are listed, and whether they are said to be available."""
-    alone = {name: value for name, value in ALONE.items() if name != "agents"}
-    async with serve(**(alone | fields)) as served:
-        return {tool["name"]: tool["available"] for tool in (await listed(served))["data"]}
-
-
 async def test_agents_are_asked_where_there_are_any_and_looked_for_where_a_model_does_so(
     serve: Serve, tmp_path: Path
 ) -> None:
@@ -68,10 +61,18 @@ async def test_agents_are_asked_where_there_are_any_and_looked_for_where_a_model
     played = tmp_path / "played.json"
     played.write_text('{"models": [{"name": "played-agentic", "turns": [{"steps": [{"text": "Hm."}]}]}]}')
     agentic: Any = {"scripted": Scripted(enabled=True, file=str(played))}
-    assert await agent_tools(serve, agents=Agents(enabled=False), **rome, **agentic) == {}
-    assert await agent_tools(serve, **agentic) == {"ask_agent": False, "search_agents": False}
-    assert await agent_tools(serve, **rome) == {"ask_agent": True, "search_agents": False}
-    assert await agent_tools(serve, **rome, **agentic) == {"ask_agent": True, "search_agents": True}
+    neither, both = {"ask_agent": False, "search_agents": False}, {"ask_agent": True, "search_agents": True}
+    for number, (fields, wanted) in enumerate(
+        (
+            ({"agents": Agents(enabled=False)} | rome | agentic, {}),
+            (agentic, neither),
+            (rome, {"ask_agent": True, "search_agents": False}),
+            (rome | agentic, both),
+        )
+    ):
+        alone = ALONE | {"agents": Agents(), "data_dir": tmp_path / str(number)}
+        async with serve(**(alone | fields)) as served:
+            assert {tool["name"]: tool["available"] for tool in (await listed(served))["data"]} == wanted
 
 
 async def test_the_tools_of_an_mcp_server_are_listed_with_all_that_is_known_of_them(serve: Serve) -> None:
