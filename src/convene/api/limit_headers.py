@@ -43,11 +43,14 @@ _UNITS: Final[Mapping[Unit, bytes]] = {
     Unit.SLOTS: b';qu="concurrent-requests"',
 }
 _FAR: Final = 1 << 62
+_MILLIS: Final = tuple(f"{n}ms" for n in range(1000))
+_SECONDS: Final = tuple(f"{n}s" for n in range(60))
+"""Nearly every reset is one of these, and to look a text up takes a quarter of what writing it does."""
 
 _Shown: TypeAlias = "tuple[Header, bytes, bytes, Limit, tuple[str, str, str]]"
 """What is said of a rate: the header of its amount; its name; if a unit comes back within a second, so that `t` is
-always 1, the template of its item in `RateLimit`; the limit itself; and for `lines` the texts before what is left and
-before the reset, and its name."""
+always 1, the template of its item in `RateLimit`; the limit itself; and for `lines` the texts before what is left,
+before the reset and before what is left in `RateLimit`, each with the end of the field before it."""
 _Rate: TypeAlias = "tuple[int, int, int, int, _Shown]"
 """Its place among the limits, `window_us`, `step`, `per`, what is said of it. Plain tuples unpack the fastest."""
 _Group: TypeAlias = "tuple[tuple[_Rate, ...], bytes, bytes]"
@@ -62,13 +65,15 @@ class LimitHeaders:
     def __init__(self, limits: Sequence[Limit]) -> None:
         self._limits = tuple(limits)
         shown = [(place, limit) for place, limit in enumerate(self._limits) if _can_be_said(limit)]
-        tokens = _group(shown, {Unit.TOKENS}, "tokens")
+        requests = _group(shown, {Unit.REQUESTS}, "requests", is_first=True)
+        first = not requests[0]
+        tokens = _group(shown, {Unit.TOKENS}, "tokens", is_first=first)
         if not tokens[0]:
-            tokens = _group(shown, {Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS}, "tokens")
-        self._groups = tuple(group for group in (_group(shown, {Unit.REQUESTS}, "requests"), tokens) if group[0])
+            tokens = _group(shown, {Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS}, "tokens", is_first=first)
+        self._groups = tuple(group for group in (requests, tokens) if group[0])
         policies = b", ".join(_policy_of(limit) for _, limit in shown)
         self._policy: list[Header] = [(b"ratelimit-policy", policies)] if policies else []
-        self._policy_line = f"ratelimit-policy: {policies.decode()}\r\n" if policies else ""
+        self._policy_line = f"ratelimit-policy: {policies.decode()}" if policies else ""
 
     def granted(self, now_us: int, states: Sequence[int]) -> list[Header]:
         """Return the fields of an answer; `now_us` and `states` as in `limits.limit.Grant`.
@@ -98,11 +103,13 @@ class LimitHeaders:
         return headers
 
     def lines(self, now_us: int, states: Sequence[int]) -> bytes:
-        """Return the fields of `granted` as they leave, each with its end: the same in a third of the time.
+        """Return the fields of `granted` as they leave, each with its end: the same in a quarter of the time.
 
-        Text, not bytes, while it is put together: CPython formats an integer into a text several times faster.
+        Text that is joined once: CPython formats an integer into a text several times faster than into bytes, and
+        joins a part in a quarter of the time that a template takes for it.
         """
-        text, items = self._policy_line, ""
+        pieces = [self._policy_line]
+        items: list[str] = []
         for rates, _, _ in self._groups:
             left = _FAR
             for place, window_us, step, per, shown in rates:
@@ -110,18 +117,23 @@ class LimitHeaders:
                 room = (window_us - behind_us if behind_us > 0 else window_us) * per // step
                 if room < left:
                     left, tightest, until_whole_us = room, shown, behind_us
-            before_left, before_reset, name = tightest[4]
-            if items:
-                items += ", "
+            before_left, before_reset, before_item = tightest[4]
             if until_whole_us <= 0:
-                items = f"{items}{name};r={left}"
-            elif left >= 0 and tightest[2]:
-                items = f"{items}{name};r={left};t=1"
+                said = str(left)
+                pieces += (before_left, said, before_reset, "0s")
+                items += (before_item, said)
+                continue
+            if left < 0:
+                left = 0
+                next_s = f";t={_next_s(tightest[3], 0, until_whole_us)}"
             else:
-                left = max(left, 0)
-                items = f"{items}{name};r={left};t={_next_s(tightest[3], left, until_whole_us)}"
-            text = f"{text}{before_left}{left}{before_reset}{_spoken(until_whole_us)}\r\n"
-        return (f"{text}ratelimit: {items}\r\n" if items else text).encode()
+                next_s = ";t=1" if tightest[2] else f";t={_next_s(tightest[3], left, until_whole_us)}"
+            said = str(left)
+            pieces += (before_left, said, before_reset, _spoken(until_whole_us))
+            items += (before_item, said, next_s)
+        if self._policy_line:
+            items.append("\r\n")
+        return "".join(pieces + items).encode()
 
     def refused(self, refusal: Refusal) -> list[Header]:
         """Return the fields of a refusal: what is left, and when the limit that refused has more."""
@@ -177,10 +189,10 @@ def _spoken(span_us: int) -> str:
         return "0s"
     millis = (span_us + 999) // 1000
     if millis < 1000:  # noqa: PLR2004 -- a second
-        return f"{millis}ms"
+        return _MILLIS[millis]
     seconds = (span_us + 999_999) // SECOND_US
     if seconds < 60:  # noqa: PLR2004 -- a minute
-        return f"{seconds}s"
+        return _SECONDS[seconds]
     minutes, seconds = divmod(seconds, 60)
     if minutes < 60:  # noqa: PLR2004 -- an hour
         return f"{minutes}m{seconds}s"
@@ -192,19 +204,22 @@ def _can_be_said(limit: Limit) -> bool:
     return limit.kind != "budget" and limit.amount <= INTEGER_MAX
 
 
-def _group(limits: Iterable[tuple[int, Limit]], units: Container[Unit], word: str) -> _Group:
+def _group(limits: Iterable[tuple[int, Limit]], units: Container[Unit], word: str, *, is_first: bool) -> _Group:
+    before_name = "\r\nratelimit: " if is_first else ", "
     rates = tuple(
-        _rate_of(place, limit, word) for place, limit in limits if limit.kind == "rate" and limit.unit in units
+        _rate_of(place, limit, word, before_name)
+        for place, limit in limits
+        if limit.kind == "rate" and limit.unit in units
     )
     return rates, f"x-ratelimit-remaining-{word}".encode(), f"x-ratelimit-reset-{word}".encode()
 
 
-def _rate_of(place: int, limit: Limit, word: str) -> _Rate:
+def _rate_of(place: int, limit: Limit, word: str, before_name: str) -> _Rate:
     name = _name_of(limit)
     header = (f"x-ratelimit-limit-{word}".encode(), b"%d" % limit.amount)
     steady_item = name + b";r=%d;t=1" if limit.step <= limit.per * SECOND_US else b""
-    before_left = f"x-ratelimit-limit-{word}: {limit.amount}\r\nx-ratelimit-remaining-{word}: "
-    texts = (before_left, f"\r\nx-ratelimit-reset-{word}: ", name.decode())
+    before_left = f"\r\nx-ratelimit-limit-{word}: {limit.amount}\r\nx-ratelimit-remaining-{word}: "
+    texts = (before_left, f"\r\nx-ratelimit-reset-{word}: ", f"{before_name}{name.decode()};r=")
     return place, limit.window_us, limit.step, limit.per, (header, name, steady_item, limit, texts)
 
 

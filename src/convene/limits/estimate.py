@@ -12,9 +12,8 @@ Pure; bounded in memory by forgetting who has been silent longest.
 
 from __future__ import annotations
 
+from math import floor
 from typing import TYPE_CHECKING, Final
-
-import msgspec
 
 if TYPE_CHECKING:
     from convene.usage import Usage
@@ -33,13 +32,16 @@ _DENSEST: Final = 1.0
 _SPARSEST: Final = 1 / 16
 
 
-class _Experience(msgspec.Struct, gc=False):
-    """What is known of one key on one model."""
+class _Experience:
+    """What is known of one key on one model. No `Struct`: setting a field of one takes seven times as long."""
 
-    mean: float
-    deviation: float
-    density: float
-    """Tokens per byte of a prompt."""
+    __slots__ = ("density", "deviation", "mean")
+
+    def __init__(self, mean: float, deviation: float, density: float) -> None:
+        """`density`: tokens per byte of a prompt."""
+        self.mean = mean
+        self.deviation = deviation
+        self.density = density
 
 
 class Estimates:
@@ -49,6 +51,8 @@ class Estimates:
         """`start`: tokens guessed for an answer while nothing is known of its key and model."""
         self._start = start
         self._known: dict[tuple[str, str], _Experience] = {}
+        self._youngest: _Experience | None = None
+        """The last one in `_known`."""
 
     def both(self, key_id: str, model: str, size: int, ceiling: int | None) -> tuple[int, int]:
         """Return the tokens to reserve for a prompt of `size` UTF-8 bytes and for one answer to it.
@@ -59,9 +63,10 @@ class Estimates:
         if known is None:
             prompt, guess = -(-size // BYTES_PER_TOKEN), self._start
         else:
-            prompt = int(size * known.density * _PROMPT_MARGIN) + 1
-            guess = int(known.mean + _DEVIATIONS * known.deviation) + 1
-            guess = max(guess, LEAST)
+            # `floor` for `int`, comparisons for `min` and `max`: a third and a tenth of their time in CPython 3.11
+            prompt = floor(size * known.density * _PROMPT_MARGIN) + 1
+            guess = floor(known.mean + _DEVIATIONS * known.deviation) + 1
+            guess = guess if guess > LEAST else LEAST  # noqa: FURB136
         return prompt, guess if ceiling is None or guess < ceiling else ceiling
 
     def prompt(self, key_id: str, model: str, size: int) -> int:
@@ -76,7 +81,8 @@ class Estimates:
         """Take in what a request with a prompt of `size` bytes and so many choices has used, as reported."""
         written = used.completion_tokens / choices
         place = (key_id, model)
-        known = self._known.pop(place, None)
+        known = self._known.get(place)
+        is_youngest = known is not None and known is self._youngest
         if known is None:
             if len(self._known) >= REMEMBERED_MAX:
                 del self._known[next(iter(self._known))]
@@ -86,6 +92,11 @@ class Estimates:
             known.mean += (written - known.mean) * _MEAN_SHARE
         if size:
             density = used.prompt_tokens / size
-            density = _DENSEST if density > _DENSEST else max(_SPARSEST, density)
+            if density > _DENSEST:
+                density = _DENSEST
+            elif density < _SPARSEST:
+                density = _SPARSEST
             known.density += (density - known.density) * _MEAN_SHARE
-        self._known[place] = known  # the youngest is last, so the first is who has been silent longest
+        if not is_youngest:  # the youngest is last, so the first is who has been silent longest
+            self._known.pop(place, None)
+            self._known[place] = self._youngest = known

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from math import gcd
-from typing import Final, Literal, NamedTuple, Self
+from typing import Final, Literal, NamedTuple, Self, final
 
 import msgspec
 
@@ -115,6 +115,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+@final
 class Grant(msgspec.Struct, frozen=True, gc=False):
     """It may run: every limit has been charged. `states` has one number a limit, in the order they were given.
 
@@ -126,6 +127,7 @@ class Grant(msgspec.Struct, frozen=True, gc=False):
     states: tuple[int, ...]
 
 
+@final
 class Refusal(msgspec.Struct, frozen=True):
     """It may not run, and nothing was charged anywhere.
 

@@ -54,9 +54,10 @@ class LocalCounters(Protocol):
         """
         ...
 
-    def settle(self, lease: str, actual: Amounts) -> Grant | None:
+    def settle(self, lease: str, actual: Sequence[int]) -> Grant | None:
         """End the lease: each counter moves by actual minus reserved, into debt if need be; slots are given back.
 
+        `actual` has the places of `Amounts`; a plain tuple will do, which takes a third of the time to make.
         A budget moves only in the period that was charged last, and gives back at most what was charged in it.
         Idempotent: None when there is no such lease (any more), and then nothing changes. Raises ValueError for a
         negative amount and `StoreFault`.

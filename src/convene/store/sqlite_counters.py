@@ -167,7 +167,7 @@ class LocalSqliteCounters:
         gcra.check(amounts)
         return self._run(self._top_up, lease, round_number, amounts._replace(slots=0), lease_us)
 
-    def settle(self, lease: str, actual: Amounts) -> Grant | None:
+    def settle(self, lease: str, actual: Sequence[int]) -> Grant | None:
         """See `LocalCounters.settle`."""
         if min(actual) < 0:
             gcra.check(actual)

@@ -81,3 +81,17 @@ def test_who_has_been_silent_longest_is_forgotten_first(monkeypatch: pytest.Monk
     for key in ("a", "b", "c", "a", "d"):
         found.learn(key, "m", 300, Usage(100, 50), 1)
     assert [found.completion(key, "m", None) == 1024 for key in ("a", "b", "c", "d")] == [False, True, False, False]
+
+
+@given(st.lists(st.sampled_from("abcde"), max_size=30))
+def test_who_is_forgotten_is_the_same_as_if_every_lesson_put_its_key_last(keys: list[str]) -> None:
+    found, order = Estimates(512), dict[str, None]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "REMEMBERED_MAX", 3)
+        for key in keys:
+            found.learn(key, "m", 300, Usage(100, 4000), 1)
+            if key not in order and len(order) >= 3:
+                del order[next(iter(order))]
+            order.pop(key, None)
+            order[key] = None
+    assert {key for key in "abcde" if found.completion(key, "m", None) > 512} == set(order)
