@@ -194,8 +194,8 @@ ACP-11 proved With no buyer set up, RequestPayment is answered by `RejectPayment
 ACP-12 proved After `ErrorMessage{error}` the call has failed on the agent's side.
 ACP-13 5 `StructuredOutputPrompt{prompt, output_schema}` may come in and is answered by
     `StructuredOutputResponse{output}`.
-ACP-14 5 Agents that speak MCPProtocol (ListTools, ListToolsResponse, CallTool, CallToolResponse) can serve as exact
-    tools.
+ACP-14 proved Agents that speak MCPProtocol (ListTools, ListToolsResponse, CallTool, CallToolResponse) can serve as
+    exact tools.
 ACP-15 proved The inbox reports a schema digest it does not know and still says 200.
 CALL-01 proved Calls go over our own asynchronous HTTP; core's blocking functions, if used, run in a thread.
 CALL-02 proved The message class follows from `schema_digest`.

@@ -16,19 +16,26 @@ import msgspec
 
 from convene.agent_hops import DEPTH, fault, onward
 from convene.agent_identity import Identity, verify_digest
+from convene.agents.acp_tools import AcpTalker, AcpTools
 from convene.agents.agentverse import Agentverse
 from convene.agents.answer_rules import Patience
 from convene.agents.base import AgentCard, Conversation, Heard, Verdict
 from convene.agents.breaker import Breaker
 from convene.agents.chat_protocol import ChatTalker, TalkTerms
 from convene.agents.courier import Courier
+from convene.agents.faults import TalkFault
 from convene.agents.guarded import GuardedTalker
 from convene.agents.inbox import Inbox
 from convene.agents.letters import OWNER, Letters
 from convene.agents.mailbox import Mailbox, MailboxTerms
+from convene.agents.mcp import McpTalker
+from convene.agents.mcp_choice import DESCRIPTION_CHARS_MAX, TOOLS_SHOWN_MAX, USAGE, described
 from convene.agents.pace import Pace
 from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
+from convene.agents.seats import Seats
+from convene.agents.talk_notes import TalkNotes
+from convene.agents.tool_codec import lends_tools
 from convene.app_callers import Callers, HouseRules, Named
 from convene.app_egress import open_egress
 from convene.app_place import Place
@@ -64,6 +71,8 @@ OPEN_PER_HOST_MAX: Final = 64
 ANNOUNCE_S: Final = 3_600.0
 TOUCH_S: Final = 86_400.0
 AGAIN_S: Final = 5.0
+LIST_S: Final = 3.0
+"""How long a search waits for agents to say which tools they have."""
 HOSTED: Final = "agentverse.ai"
 HOSTED_PER_MINUTE: Final = 90
 """Between the 60 and 120 that the hosted service bears (HOSTED-05)."""
@@ -100,15 +109,18 @@ class Desk:
         me: str = "",
         depth: int = DEPTH,
         rules: HouseRules | None = None,
+        tools: AcpTools | None = None,
     ) -> None:
         """Of one agent in several directories the first counts.
 
-        `me` is our address, `depth` the most agents that a question passes through, `rules` are the operator's.
+        `me` is our address, `depth` the most agents that a question passes through, `rules` are the operator's, `tools`
+        knows the tools of agents that lend some.
         """
         self._me = me
         self._depth = depth
         self._directories = tuple(directories)
         self._rules = rules or HouseRules({})
+        self._tools = tools
         self._talkers: dict[AgentProtocol, Talker] = {talker.protocol: talker for talker in talkers}
 
     async def search(self, query: str, limit: int) -> Sequence[Found]:
@@ -128,7 +140,24 @@ class Desk:
         if answers and all(isinstance(answer, ConveneError) for answer in answers):
             raise Failed("No directory of agents can be searched now.")
         ordered = sorted(found.values(), key=lambda one: -one.score)
-        return [one for one in ordered if one.protocol in self._talkers][:limit]
+        best = [one for one in ordered if one.protocol in self._talkers][:limit]
+        return await asyncio.gather(*map(self._with_tools, best))
+
+    async def _with_tools(self, found: Found) -> Found:
+        """Return an agent that lends tools with what each of them wants, if it says so soon."""
+        if self._tools is None or found.protocol != "acp" or not found.reachable or not lends_tools(found.protocols):
+            return found
+        try:
+            async with asyncio.timeout(LIST_S):
+                offer = await self._tools.offer(found.address)
+        except (TimeoutError, TalkFault) as fault:
+            log.info("%s does not say which tools it has: %s", found.address, fault)
+            return found
+        return msgspec.structs.replace(
+            found,
+            description=f"{found.description[:DESCRIPTION_CHARS_MAX]} {USAGE}".strip(),
+            skills=tuple(described(tool) for tool in offer.tools[:TOOLS_SHOWN_MAX]),
+        )
 
     async def find(self, name: str) -> Found | None:
         """Return the agent of an address, a handle or a URL. Raises `Failed` if that cannot be known now."""
@@ -259,6 +288,7 @@ class AgentParts:
         self._responder: Responder | None = None
         self._aside: set[asyncio.Task[None]] = set()
         self._mailbox: Mailbox | None = None
+        self._tools: AcpTools | None = None
 
     @property
     def address(self) -> str:
@@ -339,6 +369,8 @@ class AgentParts:
             task.cancel()
         await asyncio.gather(*ending, return_exceptions=True)
         self._tasks.clear()
+        if self._tools is not None:
+            await self._tools.aclose()
         await self._named.aclose()
         await self.callers.aclose()
         if self._responder is not None:
@@ -368,10 +400,15 @@ class AgentParts:
             shared=shared,
         )
         breaker = Breaker(self._clock.monotonic)
-        talker = ChatTalker(courier, self._inbox, letters, breaker, self._clock, secret, terms)
-        chat = GuardedTalker(talker, self.callers.seats, pace=pace_of(self._config, self._clock))
-        talkers = (chat, *self.callers.talkers(self._sessions, secret))
-        self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules)
+        chat = ChatTalker(courier, self._inbox, letters, breaker, self._clock, secret, terms)
+        tools = AcpTools(courier, self._inbox, letters, self._clock, secret, shared=shared)
+        self._tools = tools
+        notes = TalkNotes(self._sessions, self._clock, "acp tools")
+        caller = McpTalker(tools, notes, self._clock, secret, terms.patience)
+        talker = AcpTalker(chat, GuardedTalker(caller, Seats(settings.open_per_agent_max), breaker))
+        acp = GuardedTalker(talker, self.callers.seats, pace=pace_of(self._config, self._clock))
+        talkers = (acp, *self.callers.talkers(self._sessions, secret))
+        self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules, tools)
 
     def _open_responder(self, replies: Replies, courier: Courier, secret: bytes, *, shared: bool) -> Responder:
         answering, plans = self._settings.answering, plans_of(self._config.plans)
@@ -485,6 +522,7 @@ def card_of(agent: FoundAgent) -> AgentCard:
         readme=agent.readme,
         skills=tuple(agent.skills),
         endpoints=endpoints,
+        protocols=agent.protocols if isinstance(agent, Found) else (),
         directory=directory,
     )
 
@@ -500,6 +538,7 @@ def _found_of(card: AgentCard, *, reachable: bool) -> Found:
         readme=card.readme,
         skills=card.skills,
         endpoints=card.endpoints,
+        protocols=card.protocols,
         directory=card.directory,
         reachable=reachable,
     )

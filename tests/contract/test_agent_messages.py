@@ -20,6 +20,7 @@ from uagents_core.identity import Identity
 from uagents_core.models import ErrorMessage, Model
 
 from convene.agents import chat_codec as codec
+from convene.agents import tool_codec
 from convene.agents.envelope import BadEnvelopeError, Draft, Envelope, read_envelope, seal
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ DIGESTS = (
     codec.CANCEL_PAYMENT,
     codec.COMPLETE_PAYMENT,
     codec.STRUCTURED_RESPONSE,
+    tool_codec.LIST_TOOLS_RESPONSE,
+    tool_codec.CALL_TOOL_RESPONSE,
     "model:other",
 )
 

@@ -21,7 +21,7 @@ from conformance.environments import Absent, clean_environment, ensure_python
 from servers import do_without, free_port
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 HOUSE = Path(__file__).with_name("market_house.py")
 WEB = Path(__file__).with_name("market_web_agent.py")
@@ -66,7 +66,7 @@ def listens(port: int) -> bool:
 class Town:
     """A real server and the real agents that have come to it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -75,7 +75,7 @@ class Town:
         self.ports: dict[str, int] = {}
         self._server: subprocess.Popen[bytes] | None = None
         self._agents: dict[str, subprocess.Popen[bytes]] = {}
-        (folder / "convene.toml").write_text(CONFIG.format(port=self.port))
+        (folder / "convene.toml").write_text(config.format(port=self.port))
 
     def start(self) -> None:
         known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
@@ -104,13 +104,15 @@ class Town:
     def agent_log(self, name: str) -> str:
         return (self.folder / f"{name}.log").read_text()
 
-    def join(self, name: str, kind: str, python: Path) -> None:
+    def join(
+        self, name: str, kind: str, python: Path, program: Path = HOUSE, environ: Mapping[str, str] | None = None
+    ) -> None:
         """Start an agent and wait until it resolves, if it registers by itself."""
         port, told = free_port(), self.folder / f"{name}.json"
-        arguments = [str(python), str(HOUSE), kind, str(port), self.url, str(told)]
+        arguments = [str(python), str(program), kind, str(port), self.url, str(told)]
         with (self.folder / f"{name}.log").open("w") as log:
             self._agents[name] = subprocess.Popen(  # noqa: S603 -- our own program
-                arguments, stdout=log, stderr=log, cwd=self.folder, env=clean_environment()
+                arguments, stdout=log, stderr=log, cwd=self.folder, env=clean_environment(environ)
             )
         wait(lambda: told.exists() and told.read_text(), name)
         addresses: dict[str, str] = json.loads(told.read_text())

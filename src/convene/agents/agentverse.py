@@ -176,6 +176,7 @@ def _card(hit: _Hit) -> Listed:
         handle=(hit.handle or "").removeprefix("@"),
         description=hit.description or "",
         readme=(hit.readme or "")[:README_MAX],
+        protocols=tuple(str(one["digest"]) for one in hit.protocols if isinstance(one, dict) and one.get("digest")),
         directory="agentverse",
     )
     return Listed(card, reachable=hit.status == "active" and not hit.unresponsive)

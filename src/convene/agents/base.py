@@ -34,6 +34,8 @@ class AgentCard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     readme: str = ""
     skills: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    """Digests of what an ACP agent speaks, with or without `proto:`; none: nobody has said."""
     directory: str = "local"
     """Whose listing it is: this server's own, or the name of a configured directory."""
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.agents import tool_codec
 from convene.agents.envelope import Draft, canonical_uuid
 
 if TYPE_CHECKING:
@@ -136,7 +137,17 @@ class Unknown(msgspec.Struct, frozen=True):
     schema_digest: str
 
 
-Heard = ChatMessage | Acknowledgement | AgentError | PaymentAsked | PaymentNews | Structured | Unknown
+Heard = (
+    ChatMessage
+    | Acknowledgement
+    | AgentError
+    | PaymentAsked
+    | PaymentNews
+    | Structured
+    | tool_codec.ToolsListed
+    | tool_codec.ToolGave
+    | Unknown
+)
 
 
 class _WireResource(msgspec.Struct):
@@ -199,9 +210,14 @@ def read_message(schema_digest: str, body: bytes) -> Heard:
             case _ if schema_digest == STRUCTURED_RESPONSE:
                 return _decode_structured(body)
             case _:
-                return Unknown(schema_digest)
+                return tool_codec.read(schema_digest, body) or Unknown(schema_digest)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
         raise BadMessageError(f"{schema_digest[:20]}: {fault}") from None
+
+
+def chats(protocols: Sequence[str]) -> bool:
+    """Whether an agent of these protocols chats; one of which none is known is taken for one that does."""
+    return not protocols or any(one.removeprefix("proto:") == CHAT_PROTOCOL.removeprefix("proto:") for one in protocols)
 
 
 def write_chat(content: Sequence[Content], *, msg_id: str, at: float) -> Draft:

@@ -78,14 +78,15 @@ class Letters:
         self._sessions = sessions
         self._clock = clock
 
-    async def open(self, session: str, agent: str) -> None:
-        """Begin or go on with a conversation."""
+    async def open(self, session: str, agent: str, *, elsewhere: bool = True) -> None:
+        """Begin or go on with a conversation; `elsewhere`: answers in sessions of the agent's own may belong to it."""
         now_us = self._now_us()
         await self._sessions().touch(OWNER, session, session, now_us)
         if await self.partner(session) != agent:
             await self._put(session, {PARTNER: agent.encode()})
-        await self._sessions().touch(OWNER, agent, agent, now_us)
-        await self._sessions().put(OWNER, agent, {session: b"{}"}, now_us, RECENT_BYTES_MAX)
+        if elsewhere:
+            await self._sessions().touch(OWNER, agent, agent, now_us)
+            await self._sessions().put(OWNER, agent, {session: b"{}"}, now_us, RECENT_BYTES_MAX)
 
     async def recent(self, agent: str) -> list[str]:
         """Return the conversations in which an agent was asked lately (END-06)."""

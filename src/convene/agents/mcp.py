@@ -108,11 +108,13 @@ class McpTalker:
                 try:
                     while not work.done() or not heard.empty():
                         getting = asyncio.ensure_future(heard.get())
-                        await asyncio.wait((getting, work), return_when=asyncio.FIRST_COMPLETED)
+                        try:
+                            await asyncio.wait((getting, work), return_when=asyncio.FIRST_COMPLETED)
+                        finally:
+                            if not getting.done():  # also where the talk is closed meanwhile
+                                getting.cancel()
                         if getting.done():
                             yield getting.result()
-                        else:
-                            getting.cancel()
                     for one in work.result():
                         yield one
                 finally:

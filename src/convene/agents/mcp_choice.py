@@ -95,6 +95,12 @@ def choose(offer: McpOffer, say: str) -> Chosen | Unclear:
     return Unclear(f"{NOT_CLEAR}\n{listing(offer)}")
 
 
+def names_tool(say: str) -> bool:
+    """Whether a message is a JSON object that names a tool."""
+    fenced = _FENCE.fullmatch(say)
+    return _wanted(fenced[1] if fenced else say) is not None
+
+
 def listing(offer: McpOffer) -> str:
     """Return the tools as lines, with what is needed to call each."""
     lines = [f"- {described(tool)}" for tool in offer.tools[:TOOLS_SHOWN_MAX]]

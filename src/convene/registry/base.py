@@ -24,6 +24,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     readme: str = ""
     skills: tuple[str, ...] = ()
     endpoints: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    """Digests of what an ACP agent speaks."""
     directory: str = "local"
     score: float = 0.0
     """From 0 to 1; only the order means something."""

@@ -117,6 +117,7 @@ def found_of(row: AgentRow, *, score: float, reachable: bool) -> Found:
         readme=listing.profile.readme,
         skills=listing.skills,
         endpoints=tuple(endpoint.url for endpoint in row.endpoints),
+        protocols=tuple(row.protocols) if is_acp else (),
         price_micros=row.terms.price_micros,
         score=score,
         reachable=reachable,

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 CHAT_PROTOCOL: Final = "proto:30a801ed3a83f9a0ff0a9f1e6fe958cb91da1fc2218b153df7b6cbf87bd33d62"
 """The Agent Chat Protocol 0.3.0: what this server asks ACP agents in (spec agents, section 3)."""
+TOOL_PROTOCOL: Final = "proto:bc7aed33dbd44a2a415c513666b6f2504ba7ab63ba326dbe63efd86921c629dc"
+"""The MCPProtocol 0.1.0: agents that lend the tools of an MCP server (ACP-14)."""
+ASKED_BY: Final = (CHAT_PROTOCOL, TOOL_PROTOCOL)
 README_CHARS_MAX: Final = 6000
 """How much of a readme is searched: its beginning says what the agent is for (a listing may have 80,000)."""
 README_WORDS_MAX: Final = 600
@@ -76,7 +79,7 @@ def facts_of(row: AgentRow, text_key: bytes) -> Facts:
         tally=row.tally,
         active=row.active,
         registered_us=row.registered_us,
-        callable=row.protocol != "acp" or bare(CHAT_PROTOCOL) in digests,
+        callable=row.protocol != "acp" or any(bare(one) in digests for one in ASKED_BY),
         readme_chars=len(profile.readme),
         description_chars=len(profile.description),
         skills=len(listing.skills),
