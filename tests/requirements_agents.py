@@ -134,7 +134,7 @@ PROXY-02 proved Only allow-listed networks can be such a URL's target.
 PROBE-01 proved `HEAD` of a submit path says `x-uagents-status: ready|not-ready|indeterminate`.
 STORE-01 proved `POST /v1/storage/assets/ {name, mime_type, contents, lifetime_hours 1 to 24}` is 201 `{"asset_id"}`;
     `GET|PUT /v1/storage/assets/{id}/contents/` and permissions per agent exist.
-STORE-02 5 `agent-storage://<host>/v1/storage/<uuid>` and `agent-storage://<host>/<uuid>`, with or without an inner
+STORE-02 proved `agent-storage://<host>/v1/storage/<uuid>` and `agent-storage://<host>/<uuid>`, with or without an inner
     `https://`, can be read.
 STORE-03 5 `ExternalStorage` gets `storage_url=config.storage_api`, or core 0.4.12 raises AttributeError.
 HOST-01 proved Nothing is served under `/v1/hosting/agents` and `/v2/hosting/...`; agents run in processes of their own.

@@ -224,7 +224,7 @@ class App:
             directories=(found.directory,),
             populated=found.anybody,
             till=self._till(admission),
-            home=Home(self._place, self.market.near),
+            home=Home(self._place, self.market.near, self.market.asset, self.images.keep),
         )
         return found, asked
 

@@ -34,6 +34,7 @@ from convene.agents.pace import Pace
 from convene.agents.questions import Questions
 from convene.agents.responder import Responder, ResponderTerms
 from convene.agents.seats import Seats
+from convene.agents.storage import Storages
 from convene.agents.talk_notes import TalkNotes
 from convene.agents.tool_codec import lends_tools
 from convene.app_callers import Callers, HouseRules, Named
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
     from convene.agents.base import AgentProtocol, Talker
     from convene.agents.responder import Replies
+    from convene.agents.storage import Kept, Shelf
     from convene.clock import Clock
     from convene.config import Config
     from convene.egress import Egress
@@ -110,17 +112,19 @@ class Desk:
         depth: int = DEPTH,
         rules: HouseRules | None = None,
         tools: AcpTools | None = None,
+        storages: Storages | None = None,
     ) -> None:
         """Of one agent in several directories the first counts.
 
         `me` is our address, `depth` the most agents that a question passes through, `rules` are the operator's, `tools`
-        knows the tools of agents that lend some.
+        knows the tools of agents that lend some, `storages` reads files that agents name in their answers.
         """
         self._me = me
         self._depth = depth
         self._directories = tuple(directories)
         self._rules = rules or HouseRules({})
         self._tools = tools
+        self._storages = storages
         self._talkers: dict[AgentProtocol, Talker] = {talker.protocol: talker for talker in talkers}
 
     async def search(self, query: str, limit: int) -> Sequence[Found]:
@@ -186,7 +190,10 @@ class Desk:
             yield Heard(kind="error", text=words, metadata={"reason": "loop"})
             return
         async for heard in talker.talk(card_of(agent), self._conversation(asking), asking.say):
-            yield heard
+            if heard.kind == "resource" and self._storages is not None:
+                yield await self._storages.opened(heard, asking.owner)
+            else:
+                yield heard
 
     async def give_up(self, agent: FoundAgent, asking: Asking) -> None:
         """Tell the agent that nobody waits for its answer any more."""
@@ -229,10 +236,15 @@ class Till(Protocol):
 
 
 class Home(NamedTuple):
-    """Where this server is, and what takes envelopes for endpoints of its own (`agents.courier.Courier`)."""
+    """What is this server's own."""
 
     place: Place
     near: Callable[[str, bytes], Awaitable[bool | None]] | None = None
+    """Takes envelopes for endpoints of its own (`agents.courier.Courier`)."""
+    asset: Callable[[str, str], Awaitable[Kept | None]] | None = None
+    """Reads files that agents have left here (`agents.storage.Storages`)."""
+    shelve: Shelf | None = None
+    """Keeps pictures for users."""
 
 
 class AgentParts:
@@ -408,7 +420,14 @@ class AgentParts:
         talker = AcpTalker(chat, GuardedTalker(caller, Seats(settings.open_per_agent_max), breaker))
         acp = GuardedTalker(talker, self.callers.seats, pace=pace_of(self._config, self._clock))
         talkers = (acp, *self.callers.talkers(self._sessions, secret))
-        self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules, tools)
+        self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules, tools, self._storages())
+
+    def _storages(self) -> Storages | None:
+        home = self._home
+        if self.me is None or home.asset is None or home.shelve is None:
+            return None
+        trusted = "" if self._remote is None else self._settings.directory
+        return Storages(self._egress, self.me, self._clock, home.asset, home.shelve, trusted)
 
     def _open_responder(self, replies: Replies, courier: Courier, secret: bytes, *, shared: bool) -> Responder:
         answering, plans = self._settings.answering, plans_of(self._config.plans)

@@ -28,7 +28,7 @@ from convene.providers.images_local import LocalImages, LocalImagesSettings
 from convene.providers.images_openai import OpenAIImages
 from convene.providers.images_scripted import SCRIPTS, ScriptedImages, ScriptedImagesSettings
 from convene.serving.base import ModelCard, Outcome
-from convene.serving.base_images import ImageRequest
+from convene.serving.base_images import ImageRequest, Picture
 from convene.serving.catalog import ANY_IMAGE, Deployment
 from convene.serving.image_links import ImageLinks
 from convene.serving.images import SIZES, ImageDesk
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from convene.engine.base import FetchSettings
     from convene.events import Noticed
     from convene.http.base import Client
-    from convene.providers.base_images import ImageModel, ImageProgress
+    from convene.providers.base_images import ImageFormat, ImageModel, ImageProgress
     from convene.serving.admission import Admission
     from convene.serving.base import Principal
     from convene.serving.catalog import Catalog
@@ -129,6 +129,10 @@ class ImageParts:
     def listen_at(self, port: int) -> None:
         """Name this port in links: the system has chosen it, if 0 was configured."""
         self.links.base_url = own_address(self._config, port)
+
+    async def keep(self, picture: bytes, form: ImageFormat, owner: str) -> str:
+        """Keep a picture of an owner's and return a link to it (`agents.storage.Shelf`). Raises `StoreFault`."""
+        return await self.links.shelve(Picture(data=picture, format=form, width=0, height=0), owner)
 
     def tools(self) -> Sequence[Tool]:
         """Return the tool; see `Toolbox`."""

@@ -9,6 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from convene.agents.storage import Kept
 from convene.api.agentverse import AgentversePages
 from convene.api.almanac import AlmanacPages
 from convene.api.askers import Askers
@@ -21,6 +22,7 @@ from convene.config import is_loopback
 from convene.registry.almanac import CHAT, Almanac, Rules
 from convene.registry.assets import Assets
 from convene.registry.attestation import proven_agent
+from convene.registry.base_desks import Asker
 from convene.registry.base_names import MAILBOX, PROXY
 from convene.registry.listing import NEVER_US
 from convene.registry.listings import Listings
@@ -117,6 +119,13 @@ class MarketParts:
         if named.path in PROXY:
             return (await self.proxy.submit(body, "", proxied=False)).status == TAKEN
         return None
+
+    async def asset(self, host: str, file: str) -> Kept | None:
+        """Return a file that an agent has left here for us; None: the host is another. Raises `ConveneError`."""
+        if not self._config.registry.enabled or not self._is_here(host):
+            return None
+        asset = await self.assets.show(file, Asker(agent=self._agents().address))
+        return Kept(asset.media_type, asset.contents)
 
     def _is_here(self, host: str) -> bool:
         """Whether a host with its port is this server."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 HOUSE = Path(__file__).with_name("market_house.py")
 WEB = Path(__file__).with_name("market_web_agent.py")
+PAINTER = Path(__file__).with_name("painter_agent.py")
 A2A = Path(__file__).with_name("market_a2a_agent.py")
 WAIT_S = 60.0
 """No test takes it; it turns one that hangs into one that fails."""
@@ -146,6 +148,10 @@ class Town:
 
     async def ask(self, agent: str, text: str) -> str:
         """Address an agent in a chat completion and return what it says."""
+        return str((await self.reply(agent, text))["choices"][0]["message"]["content"])
+
+    async def reply(self, agent: str, text: str) -> Any:  # noqa: ANN401 -- JSON
+        """Address an agent in a chat completion and return all of it."""
         said = [{"role": "user", "content": f"@{agent} {text}"}]
         async with httpx2.AsyncClient(timeout=90) as client:
             answer = await client.post(
@@ -154,7 +160,7 @@ class Town:
                 headers={"Authorization": f"Bearer {self.key}"},
             )
         assert answer.status_code == 200, answer.text
-        return str(answer.json()["choices"][0]["message"]["content"])
+        return answer.json()
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +259,21 @@ async def test_agents_of_an_old_library_join_too(town: Town) -> None:
     assert town.connect("old-mailbox", "mailbox")["success"] is True
     assert town.record(town.addresses["old-mailbox"])["type"] == "mailbox"
     assert await town.ask(town.addresses["old-mailbox"], "ciao") == "old-mailbox heard ciao"
+
+
+@pytest.mark.req("STORE-01", "STORE-02", "ACP-10")
+async def test_what_an_agent_leaves_in_the_storage_reaches_the_user(town: Town) -> None:
+    town.join("painter", "custom", environment("uagents"), program=PAINTER, environ={"API_KEY": town.key})
+    told = await town.ask(town.addresses["painter"], "a picture")
+    found = re.fullmatch(r"Here it is\.\s+!\[made\]\((http://127\.0\.0\.1:\d+/v1/images/files/\S+)\)", told)
+    assert found is not None, told
+    async with httpx2.AsyncClient() as client:
+        picture = await client.get(found[1])
+    assert (picture.status_code, picture.headers["content-type"]) == (200, "image/png")
+    assert picture.content.startswith(b"\x89PNG")
+    reply = await town.reply(town.addresses["painter"], "your notes")
+    [made] = reply["executable_data"][0]["result"]["attachments"]
+    assert made == {"uri": "data:text/plain;base64,b25lLCB0d28=", "media_type": "text/plain", "role": "made"}
 
 
 @pytest.mark.req("REG-24")
