@@ -557,6 +557,7 @@ async def test_the_inspector_reaches_this_machine_alone(visit: Visit) -> None:
     assert "connect-src http://127.0.0.1:* http://localhost:*;" in policy
     assert "unsafe" not in policy
     assert 'data-uri="http://127.0.0.1:8001"' in page.text
+    assert "[hidden]{display:none!important}" in page.text  # a label is a block, whatever is hidden
     assert "&lt;b&gt;" in page.text
     assert "<b>" not in page.text
     for uri in ("", "https://evil.test", "http://evil.test:80", "http://127.0.0.1", "http://a@127.0.0.1:1", "x:y"):

@@ -2,6 +2,7 @@
 
 An agent prints a link to it at its start. It takes `/connect` from its own machine alone, so the owner's browser has to
 send it: the page's script posts the key to the agent, and the agent then asks this server for its listing or mailbox.
+Chromium 156 lets no page of a plain HTTP address of another machine do that, so such a page shows the command instead.
 The script is a constant whose hash the content security policy names, and it can reach this machine only.
 """
 
@@ -22,9 +23,11 @@ if TYPE_CHECKING:
     from convene.api.problems import Header
 
 STYLE: Final = (
+    ":root{color-scheme:light dark}*{box-sizing:border-box}[hidden]{display:none!important}"
     "body{font:16px/1.5 system-ui,sans-serif;max-width:40rem;margin:2rem auto;padding:0 1rem}"
     "label{display:block;margin:.8rem 0}input,select{display:block;width:100%;padding:.4rem;font:inherit}"
     "button{padding:.5rem 1rem;font:inherit}code{word-break:break-all}"
+    "pre{white-space:pre-wrap;word-break:break-all}"
     "#said{border-left:4px solid #888;padding:.3rem .8rem;min-height:1.5em}"
     "@media(prefers-color-scheme:dark){body{background:#111;color:#eee}}"
 )
@@ -45,12 +48,19 @@ const post = async (path, body) => {
   const told = await answer.json().catch(() => ({}));
   return told.success ? "" : (told.detail || told.error || "The agent answered " + answer.status + ".");
 };
+const command = document.getElementById("command");
 const run = async (path, body, done) => {
   say("Asking the agent ...");
+  command.hidden = true;
   try {
     say((await post(path, body)) || done);
   } catch (fault) {
-    say("The agent cannot be reached at " + agent + ". Does it run on this machine?");
+    say(window.isSecureContext
+      ? "The agent cannot be reached at " + agent + ". Does it run on this machine?"
+      : "Browsers may let no page that came over plain HTTP reach your machine. On the agent's machine, run:");
+    const sent = JSON.stringify({...body, user_token: "YOUR_KEY"}).replaceAll("'", "'\\''");
+    command.textContent = "curl " + agent + path + " -H 'content-type: application/json' -d '" + sent + "'";
+    command.hidden = window.isSecureContext;
   }
 };
 form.addEventListener("submit", (event) => {
@@ -61,6 +71,7 @@ form.addEventListener("submit", (event) => {
   run("/connect", body, "Connected.");
 });
 document.getElementById("disconnect").addEventListener("click", () => {
+  if (!form.elements.key.reportValidity()) { return; }
   run("/disconnect", {user_token: form.elements.key.value.trim()}, "Disconnected.");
 });
 """
@@ -98,6 +109,7 @@ _PAGE: Final = """<!doctype html><html lang="en"><meta charset="utf-8">
 <button>Connect</button> <button type="button" id="disconnect">Disconnect</button>
 </form>
 <p id="said" role="status"></p>
+<pre id="command" hidden></pre>
 <p>The key goes from this page to the agent on your machine, and from there to this server.</p>
 <script>{script}</script></html>
 """
