@@ -47,7 +47,8 @@ class ChatCompletions:
         if asked.oddities:
             for level, words in asked.oddities:
                 log.log(level, "request %s: %s", call.request_id, words)
-        turn = self._turns.start(_travelled(asked.request, call), call.caller, call.request_id)
+        request = _travelled(asked.request, call) if HOPS in call.headers else asked.request
+        turn = self._turns.start(request, call.principal or call.caller, call.request_id)
         call.outcome = turn.outcome
         if turn.run_id:
             call.common.append((b"x-run-id", turn.run_id.encode()))
@@ -55,7 +56,9 @@ class ChatCompletions:
             await self._stream(call, asked, turn)
             return
         gathered = await turn.answer()
-        await call.reply(200, reply_bytes(gathered, turn, asked, call.request_id, self._shape))
+        reply = reply_bytes(gathered, turn, asked, call.request_id, self._shape)
+        if not call.reply_whole(reply):
+            await call.reply(200, reply)
 
     async def _stream(self, call: Call, asked: ChatCall, turn: Turn) -> None:
         frames = ChatFrames(
@@ -105,7 +108,5 @@ class ChatCompletions:
 
 def _travelled(request: ChatRequest, call: Call) -> ChatRequest:
     """Return a request with the agents that it has been through, as its header says (`agent_hops.py`)."""
-    if HOPS not in call.headers:
-        return request
     hops = read_hops(call.header(HOPS))
     return msgspec.structs.replace(request, agentic=msgspec.structs.replace(request.agentic, hops=hops))

@@ -61,17 +61,22 @@ def _read_plain(wire: PlainChatBody, session_id: str | None) -> ChatCall:
     The same call as `_read_any` gives, in a third of the time.
     """
     stream, options, stop = wire.stream is True, wire.stream_options, wire.stop
+    # By place, in the order of the fields: names would take half as long again.
     sampling = Sampling(
-        temperature=wire.temperature,
-        top_p=wire.top_p,
-        frequency_penalty=wire.frequency_penalty,
-        presence_penalty=wire.presence_penalty,
-        max_tokens=wire.max_completion_tokens or wire.max_tokens or None,
-        stop=_read_stop(stop) if stop else (),
-        seed=wire.seed,
+        wire.temperature,
+        wire.top_p,
+        wire.frequency_penalty,
+        wire.presence_penalty,
+        wire.max_completion_tokens or wire.max_tokens or None,
+        _read_stop(stop) if stop else (),
+        wire.seed,
     )
-    messages = tuple([Message(role=one.role, content=one.content, name=one.name) for one in wire.messages])
-    generation = Generation(messages=messages, sampling=sampling, tool_choice=_NO_TOOLS, stream=stream, user=wire.user)
+    messages = []
+    for one in wire.messages:  # no comprehension: that is a call of its own in CPython 3.11
+        messages.append(Message(one.role, one.content, one.name))  # noqa: PERF401
+    generation = Generation(
+        tuple(messages), sampling, tool_choice=_NO_TOOLS, stream=stream, user=wire.user
+    )
     agentic = _PLAIN if session_id is None else Agentic(session_id=session_id or None)
     return ChatCall(
         request=ChatRequest(model=wire.model, generation=generation, agentic=agentic),

@@ -36,16 +36,19 @@ _TRACE_PARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2
 
 
 SAME: Final = "front"
+_ASKED_FOR: Final = frozenset({b"x-request-id", b"traceparent", b"origin"})
 
 
 class _Same:
     """Where a head leads that comes again, and whose it is: both follow from its bytes while the key holds."""
 
-    __slots__ = ("principal", "route")
+    __slots__ = ("plain", "principal", "route")
 
-    def __init__(self, route: Route, principal: Principal) -> None:
+    def __init__(self, route: Route, principal: Principal, *, plain: bool) -> None:
+        """`plain`: the head has none of the fields that `Front` asks for."""
         self.route = route
         self.principal = principal
+        self.plain = plain
 
 
 class Lifespan:
@@ -55,8 +58,10 @@ class Lifespan:
         self.start = start
         self.stop = stop
 
-    async def run(self, receive: Receive, send: Send) -> None:
-        """Speak ASGI's lifespan protocol."""
+    async def run(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Speak ASGI's lifespan protocol; other scopes that are no requests ask for nothing."""
+        if scope["type"] != "lifespan":
+            return
         await receive()
         try:
             await self.start()
@@ -108,22 +113,22 @@ class Front:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         if scope["type"] != "http":
-            if scope["type"] == "lifespan":
-                await self._lifespan.run(receive, send)
+            await self._lifespan.run(scope, receive, send)
             return
         began_at = self._monotonic()
         self.in_flight += 1
         call = Call(scope, receive, send, self._body_bytes_max, self._limit_headers)
         try:
-            headers = call.headers
-            call.name(self._request_id(headers.get(b"x-request-id")))
-            call.trace_id = _trace_of(headers.get(b"traceparent"))
-            origin = headers.get(b"origin")
-            if origin is not None and await self._cors.apply(call, origin):
-                return
-            if self._loopback_only:
-                _check_host(call, origin)
-            route = self._same(call) or self._find(call)
+            same = self._same(call)
+            if same is not None and same.plain:
+                call.name(self._stamped_id("req_"))
+            else:
+                origin = self._read_head(call)
+                if origin is not None and await self._cors.apply(call, origin):
+                    return
+                if self._loopback_only:
+                    _check_host(call, origin)
+            route = self._find(call) if same is None else same.route
             if call.principal is None and not route.open:
                 await self._identify(call, route)
             endpoint = route.endpoint
@@ -144,15 +149,21 @@ class Front:
             for witness in self._witnesses:
                 witness(call, duration_s)
 
-    def _same(self, call: Call) -> Route | None:
+    def _same(self, call: Call) -> _Same | None:
         """Return where the request leads if its connection has sent the same head before, and take in whose it is."""
         notes = call.notes
         same = None if notes is None else notes.get(SAME)
         if type(same) is not _Same or not self.gatekeeper.still(same.principal):
             return None
-        route, call.principal = same.route, same.principal
-        call.path = route.path
-        return route
+        call.principal, call.path = same.principal, same.route.path
+        return same
+
+    def _read_head(self, call: Call) -> bytes | None:
+        """Give the request its ids, and return its origin if it names one."""
+        headers = call.headers
+        call.name(self._request_id(headers.get(b"x-request-id")))
+        call.trace_id = _trace_of(headers.get(b"traceparent"))
+        return headers.get(b"origin")
 
     def _find(self, call: Call) -> Route:
         """Return where the request leads, and take in who is calling where that is known at once, as is common.
@@ -167,7 +178,7 @@ class Front:
         if known is not None and route.scope in known.scopes:
             call.principal = known
             if call.notes is not None and not call.params:
-                call.notes[SAME] = _Same(route, known)
+                call.notes[SAME] = _Same(route, known, plain=_ASKED_FOR.isdisjoint(call.headers))
         return route
 
     async def _identify(self, call: Call, route: Route) -> None:

@@ -121,7 +121,7 @@ class Metrics:
         found.counts[bisect_left(SPANS_S, duration_s)] += 1
         found.total += duration_s
         if outcome is not None:
-            self._note_outcome(outcome, duration_s, streamed=call.streamed)
+            self._note_outcome(outcome, duration_s, call)
 
     def render(self) -> bytes:
         """Return everything as Prometheus text, version 0.0.4."""
@@ -176,7 +176,7 @@ class Metrics:
         route = path if path in self._paths else UNMATCHED
         return self._requests.setdefault((route, model, status), _Histogram(SPANS_S))
 
-    def _note_outcome(self, outcome: Outcome, duration_s: float, *, streamed: bool) -> None:
+    def _note_outcome(self, outcome: Outcome, duration_s: float, call: Call) -> None:
         mine = self._models.get(outcome.model)
         if mine is None:
             mine = self._models[outcome.model] = _OfModel()
@@ -193,7 +193,7 @@ class Metrics:
                 mine.cached += usage.cached_tokens
             if usage.reasoning_tokens:
                 mine.reasoning += usage.reasoning_tokens
-            if streamed and written > 1 and first_ms is not None:
+            if call.streamed and written > 1 and first_ms is not None:
                 between = mine.between
                 between_s = (duration_s - first_ms / 1000) / (written - 1)
                 between.counts[bisect_left(TOKEN_SPANS_S, between_s)] += 1

@@ -49,7 +49,7 @@ class HeadForm:
     def find(self, data: bytes) -> bytes | None:
         """Return the head of `data` if it is one of these and its length fits the rest exactly, else None."""
         head = self._written.get(len(data))
-        if head is not None and data[: len(head)] == head:
+        if head is not None and data.startswith(head):
             return head
         return self._write(data)
 
@@ -74,7 +74,7 @@ class HeadForm:
                 self._written.clear()
             first, second = (date, digits) if self._date_first else (digits, date)
             head = b"".join((self._before, first, between, second, self._after))
-        if data[: len(head)] != head:
+        if not data.startswith(head):
             return None
         if len(self._written) >= _WRITTEN_MAX:
             self._written.clear()

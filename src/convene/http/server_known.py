@@ -26,13 +26,16 @@ _UNFIT: Final = frozenset({b"transfer-encoding", b"expect", b"upgrade"})
 class KnownHead:
     """One head, and what was worked out of it. `notes` is the application's (`base.Direct.notes`)."""
 
-    __slots__ = ("_form", "_length_at", "_scope", "notes")
+    __slots__ = ("_form", "_length", "_length_at", "_length_field", "_scope", "notes")
 
     def __init__(self, form: HeadForm, scope: dict[str, Any], length_at: int) -> None:
         """`length_at`: the place of the length among the headers."""
         self._form = form
         self._scope = scope
         self._length_at = length_at
+        self._length = -1
+        self._length_field = (b"", b"")
+        """The field that said the last length."""
         self.notes: dict[str, object] = {}
 
     def take(self, data: bytes) -> bytes | None:
@@ -44,7 +47,10 @@ class KnownHead:
         """Return the scope of a request with a body of so many bytes."""
         scope = self._scope.copy()
         headers = scope["headers"].copy()
-        headers[self._length_at] = (b"content-length", b"%d" % length)
+        if length != self._length:
+            self._length = length
+            self._length_field = (b"content-length", b"%d" % length)
+        headers[self._length_at] = self._length_field
         scope["headers"] = headers
         scope["state"] = state.copy()
         return scope

@@ -14,7 +14,9 @@ from convene.errors import BadRequest
 from convene.messages import ImagePart, OpaquePart, TextPart
 
 if TYPE_CHECKING:
-    from convene.messages import Part
+    from collections.abc import Iterable
+
+    from convene.messages import Message, Part
     from convene.providers.base import Capabilities, Generation, Sampling
 
 
@@ -25,10 +27,10 @@ def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
         _check_sampling(sampling, can, model)
     if generation.tools or generation.spoken or generation.response_format.kind != "text":
         _check_options(generation, can, model)
-    for index, message in enumerate(generation.messages):
-        if not isinstance(message.content, str):
-            for place, part in enumerate(message.content):
-                _check_part(part, can, model, f"messages[{index}].content[{place}]")
+    for message in generation.messages:
+        if type(message.content) is not str:
+            _check_messages(generation.messages, can, model)
+            break
     fitted = _fit_sampling(sampling, can)
     return generation if fitted is sampling else msgspec.structs.replace(generation, sampling=fitted)
 
@@ -49,6 +51,13 @@ def _check_options(generation: Generation, can: Capabilities, model: str) -> Non
         raise _unsupported("response_format", model)
     if generation.spoken and not can.audio:
         raise _unsupported("modalities", model)
+
+
+def _check_messages(messages: Iterable[Message], can: Capabilities, model: str) -> None:
+    for index, message in enumerate(messages):
+        if not isinstance(message.content, str):
+            for place, part in enumerate(message.content):
+                _check_part(part, can, model, f"messages[{index}].content[{place}]")
 
 
 def _check_part(part: Part, can: Capabilities, model: str, where: str) -> None:

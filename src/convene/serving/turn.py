@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from math import floor
 from typing import TYPE_CHECKING, Final, Protocol
 
 from convene.errors import ConveneError, NotFound
@@ -154,7 +155,7 @@ class Turn:
         self.request = request
         self.request_id = request_id
         self.id = turns.clock.stamped_id("chatcmpl-")
-        self.created = int(turns.now())
+        self.created = floor(turns.now())
         self.model = request.model
         self.outcome = Outcome(model=deployment.card.id, upstream=deployment.chat.upstream)
 

@@ -24,8 +24,8 @@ def prompt_bytes(generation: Generation) -> int:
     total = 0
     for message in generation.messages:
         content = message.content
-        if isinstance(content, str) and not message.tool_calls:  # nearly all: without a call of its own
-            total += MESSAGE_BYTES + count_bytes(content)
+        if type(content) is str and content.isascii() and not message.tool_calls:  # nearly all: without a call
+            total += MESSAGE_BYTES + len(content)
         else:
             total += message_bytes(message)
     if generation.tools:

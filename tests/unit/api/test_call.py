@@ -7,6 +7,8 @@ import tracemalloc
 import zlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convene.api.call import Call, ClientLeftError
 from convene.api.problems import UnsupportedMedia
@@ -138,6 +140,30 @@ async def test_a_body_that_is_still_coming_or_packed_must_be_waited_for() -> Non
     packed = call_with(gzip.compress(b"abc"), (b"content-encoding", b"gzip"), cap=100)
     assert packed.whole_body() is None
     assert await packed.body() == b"abc"
+
+
+FIELDS = st.lists(st.tuples(st.sampled_from([b"host", b"accept", b"x-a"]), st.binary(max_size=3)), max_size=6)
+
+
+@given(FIELDS, st.integers(0, 6), st.lists(st.integers(0, 2000), min_size=1, max_size=4), st.booleans())
+def test_a_head_that_comes_again_has_the_fields_that_reading_it_gives(
+    fields: list[tuple[bytes, bytes]],
+    place: int,
+    lengths: list[int],
+    sized: bool,  # noqa: FBT001 -- hypothesis gives by place
+) -> None:
+    notes: dict[str, object] = {}
+    for length in lengths:
+        headers = list(fields)
+        if sized:
+            headers.insert(place, (b"content-length", b"%d" % length))
+        connection = Connection(headers=headers)
+        direct = WholeBody(b"")
+        direct.notes = notes
+        connection.scope["extensions"] = {DIRECT: direct}
+        call = connection.call()
+        assert call.headers == dict(headers)
+        call.headers.clear()  # what one request does to its own is nothing to the next
 
 
 @pytest.mark.req("OAI-29")

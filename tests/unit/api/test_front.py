@@ -149,6 +149,37 @@ async def test_a_key_of_a_head_that_comes_again_is_asked_for_anew_once_anything_
     assert [await status(), gate.admitted] == [401, 2]
 
 
+@pytest.mark.req("OSDK-07")
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (),
+        ((b"x-request-id", b"mine"),),
+        ((b"x-request-id", b"not sane"),),
+        ((b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"),),
+        ((b"origin", b"https://page.example"),),
+    ],
+)
+async def test_a_head_that_comes_again_is_met_as_one_that_does_not(fields: tuple[tuple[bytes, bytes], ...]) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    async def look(call: Call) -> None:
+        own_id = call.request_id.startswith("req_")
+        seen.append((call.principal, call.path, call.trace_id, call.cross_origin_allowed, own_id or call.request_id))
+        await call.reply(200, b"")
+
+    app = front(look, [], cors=Cors(("https://page.example",)))
+    notes, direct = dict[str, object](), Remembering({})
+    for known in (None, notes, notes, notes):
+        direct.notes = {} if known is None else known
+        connection = asked(headers=[(b"authorization", b"Bearer known"), *fields])
+        connection.scope["extensions"] = {DIRECT: direct}
+        await ask(app, connection)
+        assert direct.answer[0] == 200
+    assert seen == [seen[0]] * 4
+    assert notes
+
+
 @pytest.mark.req("ERR-04", "OPS-01")
 async def test_a_refused_key_reads_no_byte_and_an_open_route_asks_for_none() -> None:
     for headers in ([], [(b"authorization", b"Bearer wrong")], [(b"authorization", b"\xff")]):
@@ -282,8 +313,8 @@ async def test_the_lifespan_starts_and_stops_in_order_and_says_why_it_cannot() -
     async def receive() -> MutableMapping[str, Any]:
         return {"type": "whatever comes"}
 
-    await Lifespan(start, stop).run(receive, send)
-    await Lifespan(fail, stop).run(receive, send)
+    await Lifespan(start, stop).run({"type": "lifespan"}, receive, send)
+    await Lifespan(fail, stop).run({"type": "lifespan"}, receive, send)
     assert done == ["start", "stop"]
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "the store is locked"]
 
