@@ -116,12 +116,13 @@ _PLAIN_REPLY: Final = (
             created=-1,
             model="%b",
             choices=[ReplyChoice(0, ReplyMessage("%b"), "stop")],
-            usage=ReplyUsage(-1, -1, -1, PromptDetails(-1), CompletionDetails(-1)),
+            usage=ReplyUsage(-1, -1, -1),
             metadata=ReplyMetadata("%b", "%b", upstream="%b"),
         )
     )
     .replace(b'"stop"', b"%b")
     .replace(b'"%b"', b"%b")
+    .replace(_encode(ReplyUsage(-1, -1, -1)), b"%b")
     .replace(b"-1", b"%d")
     .replace(b'"upstream":%b', b'"upstream":%b%b')
     .replace(b'"executable_data"', b'%b"executable_data"')
@@ -129,7 +130,8 @@ _PLAIN_REPLY: Final = (
 
 
 def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: str) -> bytes:
-    used, model, cost = answer.usage, _encode(turn.model), cost_of(turn.outcome)
+    used, model, outcome = answer.usage, _encode(turn.model), turn.outcome
+    cost = cost_of(outcome) if outcome.currency else UNSET
     optional = b""
     fingerprint = answer.fingerprint or fingerprint_of(answer, seeded=call.seeded)
     if fingerprint is not UNSET:
@@ -142,11 +144,8 @@ def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: st
         model,
         _encode(answer.text),
         _encode(answer.finish),
-        used.prompt_tokens,
-        used.completion_tokens,
-        used.prompt_tokens + used.completion_tokens,
-        used.cached_tokens,
-        used.reasoning_tokens,
+        # five numbers: `Encoder` writes them all in less than a template takes for two
+        _encode(usage_of(used)),
         _encode(request_id),
         model,
         _encode(answer.upstream),

@@ -74,9 +74,7 @@ def _read_plain(wire: PlainChatBody, session_id: str | None) -> ChatCall:
     messages = []
     for one in wire.messages:  # no comprehension: that is a call of its own in CPython 3.11
         messages.append(Message(one.role, one.content, one.name))  # noqa: PERF401
-    generation = Generation(
-        tuple(messages), sampling, tool_choice=_NO_TOOLS, stream=stream, user=wire.user
-    )
+    generation = Generation(tuple(messages), sampling, tool_choice=_NO_TOOLS, stream=stream, user=wire.user)
     agentic = _PLAIN if session_id is None else Agentic(session_id=session_id or None)
     return ChatCall(
         request=ChatRequest(model=wire.model, generation=generation, agentic=agentic),

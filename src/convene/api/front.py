@@ -122,12 +122,8 @@ class Front:
             same = self._same(call)
             if same is not None and same.plain:
                 call.name(self._stamped_id("req_"))
-            else:
-                origin = self._read_head(call)
-                if origin is not None and await self._cors.apply(call, origin):
-                    return
-                if self._loopback_only:
-                    _check_host(call, origin)
+            elif await self._meet(call):
+                return
             route = self._find(call) if same is None else same.route
             if call.principal is None and not route.open:
                 await self._identify(call, route)
@@ -158,12 +154,17 @@ class Front:
         call.principal, call.path = same.principal, same.route.path
         return same
 
-    def _read_head(self, call: Call) -> bytes | None:
-        """Give the request its ids, and return its origin if it names one."""
+    async def _meet(self, call: Call) -> bool:
+        """Give the request its ids, look where it comes from; return whether that answered it. Raises `Forbidden`."""
         headers = call.headers
         call.name(self._request_id(headers.get(b"x-request-id")))
         call.trace_id = _trace_of(headers.get(b"traceparent"))
-        return headers.get(b"origin")
+        origin = headers.get(b"origin")
+        if origin is not None and await self._cors.apply(call, origin):
+            return True
+        if self._loopback_only:
+            _check_host(call, origin)
+        return False
 
     def _find(self, call: Call) -> Route:
         """Return where the request leads, and take in who is calling where that is known at once, as is common.

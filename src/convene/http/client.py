@@ -121,18 +121,24 @@ class HttpClient:
             connection = pool.take(now)
         if connection is None:
             connection = await pool.acquire(timeouts, total_at, fresh=fresh)
+            now = loop.time()
         reused = connection.served > 0
         try:
-            response = connection.begin(wire, body, timeouts, total_at, head_only=head_only, fresh=fresh)
+            response = connection.begin(wire, body, timeouts, now, total_at, head_only=head_only, fresh=fresh)
             while not response.status:
-                await response.wait()
+                try:
+                    await response.change()
+                except BaseException:  # broad and re-raised: what `wait` does, without its coroutine
+                    response.close()
+                    raise
         except Disconnected as error:
             if error.received or not reused:
                 raise
         else:
             return response
         connection = await pool.acquire(timeouts, total_at, fresh=True)
-        response = connection.begin(wire, body, timeouts, total_at, head_only=head_only, fresh=fresh)
+        now = loop.time()
+        response = connection.begin(wire, body, timeouts, now, total_at, head_only=head_only, fresh=fresh)
         while not response.status:
             await response.wait()
         return response
@@ -211,7 +217,7 @@ def _wire(route: _Route, request: Request) -> tuple[bytes, bytes]:
     if not body and method in _BODY_OPTIONAL:
         return head + b"\r\n", body
     if len(body) <= _JOINED_BODY_BYTES_MAX:
-        return b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body), b""
+        return b"".join((head, b"content-length: %d\r\n\r\n" % len(body), body)), b""
     return b"%bcontent-length: %d\r\n\r\n" % (head, len(body)), body
 
 

@@ -106,12 +106,12 @@ class Connection(asyncio.Protocol):
     # What the pool and the client call.
 
     def begin(
-        self, wire: bytes, body: bytes, timeouts: Timeouts, total_at: float, *, head_only: bool, fresh: bool
+        self, wire: bytes, body: bytes, timeouts: Timeouts, now: float, total_at: float, *, head_only: bool, fresh: bool
     ) -> BodyResponse:
         """Send `wire` (a head, perhaps with its body) and then `body`; return the response, which has yet to arrive.
 
-        Its `status` is 0 until its head is there; whoever waits for that waits with `wait`. `total_at` is the loop time
-        at which the whole exchange ends. Raises `Disconnected`.
+        Its `status` is 0 until its head is there; whoever waits for that waits with `wait` or `change`. `now` is the
+        loop time, `total_at` that at which the whole exchange ends. Raises `Disconnected`.
         """
         transport = self._transport
         if transport is None or not self.alive or transport.is_closing():
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
         reader = self._reader
         if self.served > 1 or head_only:
             reader.begin(head_only=head_only)
-        now = self._sent_at = self._loop.time()
+        self._sent_at = now
         due = now + timeouts.first_byte_s
         self._owner.started(self, total_at if total_at < due else due)  # noqa: FURB136 - `min` takes ten times as long
         if body or self._batch is None:
@@ -223,18 +223,19 @@ class Connection(asyncio.Protocol):
         except ProtocolBroken as error:
             self._fail(error)
             return
+        if reader.complete:
+            self._finish(response)
+            return
         news = reader.buffered > 0
         if reader.head_done and not self._head_told:
             self._tell_head(response)
             news = True
-        if reader.complete:
-            self._finish(response)
-        elif news:
+        if news:
             if reader.buffered > BUFFERED_BYTES_MAX and not self._paused and self._transport is not None:
                 self._paused = True
                 self._transport.pause_reading()
             response.more()
-        if is_first and not reader.complete and self._timeouts is not None:
+        if is_first and self._timeouts is not None:
             self._owner.watch(self.last_at + self._timeouts.between_bytes_s)
 
     def eof_received(self) -> None:
@@ -278,17 +279,20 @@ class Connection(asyncio.Protocol):
         response.open(reader.status, reader.headers, reader.length, reader.pieces)
 
     def _finish(self, response: BodyResponse) -> None:
-        self._response = None
-        if self._reusable and self.alive and self._reader.reusable and (not self._bulky or self._is_sent()):
+        self._response, reader = None, self._reader
+        if self._reusable and self.alive and reader.reusable and (not self._bulky or self._is_sent()):
             if self._paused and self._transport is not None:
                 self._paused = False
                 self._transport.resume_reading()
-            self.keep_alive_s = self._reader.keep_alive_s
+            self.keep_alive_s = reader.keep_alive_s
             self._owner.give_back(self)
         else:
             self._abort()
             self._owner.discard(self)
-        response.end()
+        if self._head_told:
+            response.end()
+        else:  # all of it came at once, as nearly all small answers do
+            response.whole(reader.status, reader.headers, reader.length, reader.pieces)
 
     def _fail(self, error: HttpError) -> None:
         response = self._response

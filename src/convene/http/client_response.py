@@ -114,11 +114,19 @@ class BodyResponse:
                 self._error = Disconnected(received=True)
             self.more()
 
-    async def wait(self) -> None:
-        """Wait until something has changed. Raises the `HttpError` that ended the answer; cancelled, it closes."""
+    def change(self) -> asyncio.Future[None]:
+        """Return what is done once something has changed. Raises the `HttpError` that ended the answer.
+
+        Whoever awaits it calls `close` if that ends in any exception, as `wait` does.
+        """
         if self._error is not None:
             raise self._error
         waiter = self._waiter = self._loop.create_future()
+        return waiter
+
+    async def wait(self) -> None:
+        """Wait until something has changed. Raises the `HttpError` that ended the answer; cancelled, it closes."""
+        waiter = self.change()
         try:
             await waiter
         except BaseException:
@@ -141,6 +149,17 @@ class BodyResponse:
         self.headers = headers
         self.length = length
         self._pieces = pieces
+
+    def whole(self, status: int, headers: Mapping[str, str], length: int | None, pieces: list[bytes]) -> None:
+        """Take all of it at once: `open` and `end`."""
+        self.status = status
+        self.headers = headers
+        self.length = length
+        self._pieces = pieces
+        self._complete = True
+        self._source = None
+        if (waiter := self._waiter) is not None and not waiter.done():
+            waiter.set_result(None)
 
     def more(self) -> None:
         """Something has arrived."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from convene.providers.hosts import Hosts, Pick
 
 A = TypeVar("A")
+R = TypeVar("R")
 T = TypeVar("T")
 
 BACK_OFF_S = 0.05
@@ -85,13 +86,9 @@ class Exchange:
         """Return whom a fault at this host is about."""
         return self._blamed[pick.number]
 
-    async def open(
-        self,
-        body: bytes,
-        begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]],
-        asked: A,
-        glance: Callable[[bytes, Blamed, A], T | None] | None = None,
-    ) -> tuple[Pick, http.Response, T]:
+    def open(
+        self, body: bytes, begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]], asked: A
+    ) -> Awaitable[tuple[Pick, http.Response, T]]:
         """Send until an answer has begun; return whose it is, the response, and what its reader made of the beginning.
 
         The caller then tells `hosts` that it has begun or how it ended, and closes the response.
@@ -101,12 +98,42 @@ class Exchange:
             begin: reads the response as far as needed to say that the answer is one; returns what it made of it, or
                 the verdict that it is none.
             asked: what `begin` needs to know of the request.
-            glance: reads an answer that has come whole with its head, as nearly all small ones do, without a wait;
-                None leaves it to `begin`.
 
         Raises:
             ConveneError: the last fault, once no further try is allowed.
         """
+        return self._send(body, begin, asked, None, _opened)
+
+    def ask(
+        self,
+        body: bytes,
+        begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]],
+        asked: A,
+        glance: Callable[[bytes, Blamed, A], T | None] | None = None,
+    ) -> Awaitable[T]:
+        """Send as `open` does, for a reader that takes the whole answer; return what it made of it.
+
+        Args:
+            body: the JSON request.
+            begin: as of `open`.
+            asked: as of `open`.
+            glance: reads an answer that has come whole with its head, as nearly all small ones do, without a wait;
+                None leaves it to `begin`.
+
+        Raises:
+            ConveneError: as `open`.
+        """
+        return self._send(body, begin, asked, glance, self._ended)
+
+    async def _send(
+        self,
+        body: bytes,
+        begin: Callable[[http.Response, Blamed, A], Awaitable[T | Verdict]],
+        asked: A,
+        glance: Callable[[bytes, Blamed, A], T | None] | None,
+        give: Callable[[Pick, http.Response, T], R],
+    ) -> R:
+        """Do what `open` and `ask` say; `give` makes of an answer that has begun what they return."""
         hosts = self.hosts
         hosts.budget.earn()
         pick = hosts.choose()
@@ -116,14 +143,14 @@ class Exchange:
         while True:
             response: http.Response | None = None
             try:
-                response = await self._client.send(self._request(pick, body, again=bool(tried)))
+                response = await self._client.send(self._request(pick, body, bool(tried)))
+                blamed = self._blamed[pick.number]
                 if 200 <= response.status < 300:  # noqa: PLR2004 - the statuses of success
-                    blamed = self._blamed[pick.number]
                     whole = None if glance is None else response.peek()
                     seen = None if whole is None or glance is None else glance(whole, blamed, asked)
                     found = await begin(response, blamed, asked) if seen is None else seen
                 else:
-                    found = await self._refusal(response, self._blamed[pick.number])
+                    found = await self._refusal(response, blamed)
             except http.HttpError as error:
                 found = judge_transport(error, self.blame(pick), begun=False)
             except BaseException:
@@ -132,11 +159,17 @@ class Exchange:
                     response.close()
                 hosts.gave_up(pick)
                 raise
-            if not isinstance(found, Verdict):
-                return pick, response, found  # type: ignore[return-value]  # only a verdict comes without a response
-            pick = await self._again(found, pick, response, tried)
+            if isinstance(found, Verdict):
+                pick = await self._again(found, pick, response, tried)
+            else:
+                return give(pick, response, found)  # type: ignore[arg-type]  # only a verdict comes without a response
 
-    def _request(self, pick: Pick, body: bytes, *, again: bool) -> http.Request:
+    def _ended(self, pick: Pick, response: http.Response, found: T) -> T:
+        self.hosts.succeeded(pick)
+        response.close()
+        return found
+
+    def _request(self, pick: Pick, body: bytes, again: bool) -> http.Request:  # noqa: FBT001 -- on the hot path
         settings = self._settings
         fresh = again or settings.fresh
         return http.Request("POST", self._urls[pick.number], self._headers, body, settings.timeouts, fresh)
@@ -178,3 +211,7 @@ class Exchange:
             detail=f"{self._settings.upstream}: all breakers are open",
             retry_after_s=wait_s,
         )
+
+
+def _opened(pick: Pick, response: http.Response, found: T) -> tuple[Pick, http.Response, T]:
+    return pick, response, found

@@ -70,13 +70,10 @@ class OpenAIChat:
         """Return None if some host may be asked now, else why not."""
         return self._exchange.ready()
 
-    async def _answer(self, generation: Generation) -> Iterable[Event]:
-        settings, exchange = self._settings, self._exchange
+    def _answer(self, generation: Generation) -> Awaitable[Iterable[Event]]:
+        settings = self._settings
         body = encode_chat(generation, settings.model, settings.dialect)
-        pick, response, events = await exchange.open(body, self._read, generation, self._look)
-        exchange.hosts.succeeded(pick)
-        response.close()
-        return events
+        return self._exchange.ask(body, self._read, generation, self._look)
 
     def _glance(self, body: bytes, blamed: Blamed, generation: Generation) -> Iterable[Event] | None:
         """Read a plain answer; None for what `_read_whole` must judge."""

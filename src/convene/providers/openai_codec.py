@@ -82,7 +82,7 @@ def _encode_plain(generation: Generation, model: str) -> bytes:
     encode, sampling = _ENCODER.encode, generation.sampling
     if sampling.top_logprobs is not None and not sampling.logprobs:
         sampling = msgspec.structs.replace(sampling, top_logprobs=None)
-    set_ones = encode(sampling)
+    set_ones, user = encode(sampling), generation.user
     return b"".join(
         (
             b'{"model":',
@@ -90,9 +90,9 @@ def _encode_plain(generation: Generation, model: str) -> bytes:
             b',"messages":',
             encode(generation.messages),
             b',"stream":true,"stream_options":{"include_usage":true}' if generation.stream else b',"stream":false',
-            b"" if set_ones == b"{}" else b"," + set_ones[1:-1],
-            b"" if generation.user is None else b',"user":' + encode(generation.user),
-            b"}",
+            b"" if set_ones == b"{}" else b",",
+            set_ones[1:-1],
+            b"}" if user is None else b',"user":%b}' % encode(user),
         )
     )
 

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from convene.limits.limit import Refusal
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """What a request is about to use, as far as can be known before."""
+class Ask(msgspec.Struct, frozen=True, gc=False):
+    """What a request is about to use, as far as can be known before.
+
+    By name, please; `turn.py` gives the fields by their places, in two thirds of the time.
+    """
 
     id: str
     """Of the turn: unique and made here; the entry's id in the ledger."""
     request_id: str
-    kind: Kind = "chat"
     principal: Principal
     model_asked: str
     model: str
@@ -38,6 +40,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Most tokens of one choice, by the request's own limit or the model's; None: nobody says."""
     choices: int = 1
     images: int = 0
+    kind: Kind = "chat"
 
 
 class Lease(Protocol):

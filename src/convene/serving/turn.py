@@ -200,13 +200,16 @@ class Turn:
         lease = await self._reserve()
         try:
             found = await whole(self._generation)
-            answer = found if isinstance(found, PlainAnswer) else fold(found)
             outcome.first_event_ms = (self._turns.monotonic() - self._began_at) * 1000
-            outcome.usage, outcome.finish = answer.usage, answer.finish
-            outcome.upstream = answer.upstream or outcome.upstream
-            if isinstance(answer, Fold):
+            answer: Fold | PlainAnswer
+            if isinstance(found, PlainAnswer):
+                answer = found
+            else:
+                answer = fold(found)
                 for ran in answer.tools:
                     outcome.note_tool(ran)
+            outcome.usage, outcome.finish = answer.usage, answer.finish
+            outcome.upstream = answer.upstream or outcome.upstream
         except Exception as fault:  # whatever it is, the books say that it failed; raised on
             self._fail(fault)
             raise
@@ -224,20 +227,21 @@ class Turn:
         turns, deployment, generation = self._turns, self._deployment, self._generation
         self._began_at = turns.monotonic()
         can = deployment.chat.capabilities
-        ask = Ask(
-            id=self.id,
-            request_id=self.request_id,
-            principal=self._principal,
-            model_asked=self.model,
-            model=self.outcome.model,
-            terms=deployment.terms,
-            agentic=self.request.agentic,
-            stream=generation.stream,
-            prompt_bytes=prompt_bytes(generation),
-            output_max=generation.sampling.max_tokens or can.output_tokens_max or can.context_window,
-            choices=generation.n,
+        outcome = self.outcome
+        ask = Ask(  # in the order of its fields: see there
+            self.id,
+            self.request_id,
+            self._principal,
+            self.model,
+            outcome.model,
+            deployment.terms,
+            self.request.agentic,
+            generation.stream,
+            prompt_bytes(generation),
+            generation.sampling.max_tokens or can.output_tokens_max or can.context_window,
+            generation.n,
         )
-        return turns.admission.reserve(ask, self.outcome)
+        return turns.admission.reserve(ask, outcome)
 
     def _fail(self, fault: Exception) -> None:
         self.outcome.finish = fault.code if isinstance(fault, ConveneError) else ConveneError.code
