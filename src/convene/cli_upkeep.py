@@ -79,7 +79,7 @@ def backup(config: Config, file: str) -> None:
     """Copy the store into a new file while servers go on writing, and check the copy.
 
     To go back, stop the server and put the copy in the place of convene.db, without the files convene.db-wal and
-    convene.db-shm. A Postgres database has its own tool: pg_dump.
+    convene.db-shm and without the folder convene.db-log. A Postgres database has its own tool: pg_dump.
     """
     if config.database_url:
         raise BadRequest("This store is in Postgres: copy it with `pg_dump --format=custom --file=FILE DATABASE`.")

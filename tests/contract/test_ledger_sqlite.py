@@ -9,27 +9,29 @@ import shutil
 import sqlite3
 import threading
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from convene.clock import SystemClock
-from convene.store import presence, sqlite_ledger, sqlite_sync
+from convene.store import book_log, book_log_writer, presence, sqlite_ledger, sqlite_sync
+from convene.store.backup import back_up
 from convene.store.base import StoreFault
 from convene.store.base_ledger import Whose
-from convene.store.ledger_rows import row_of
+from convene.store.ledger_rows import ENTRY_FIELDS, row_of
 from convene.store.presence import Presence
 from convene.store.sqlite import SqliteStore
 from convene.store.sqlite_file import SqliteFile
-from convene.store.sqlite_journal import Journal
 from convene.store.sqlite_ledger import SqliteLedger
+from convene.store.sqlite_logs import log_folder
 from convene.store.sqlite_sync import fdatasync
 from fakes import FakeClock
 from ledger_samples import ALL, entry, intent, random_entry, summed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
 
     from convene.store.base_ledger import Entry, Intent
     from convene.store.sql import Row
@@ -40,7 +42,7 @@ WAIT_S = 20.0
 class Disk:
     """A disk whose syncs can be held up and made to fail, and that notes what each has made safe."""
 
-    def __init__(self, look: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, look: Callable[[int], None] = lambda _: None) -> None:
         self.may_go = threading.Event()
         self.may_go.set()
         self.begun = threading.Event()
@@ -53,7 +55,7 @@ class Disk:
         assert self.may_go.wait(WAIT_S)
         if self.failure is not None:
             raise self.failure
-        self._look()
+        self._look(descriptor)
         fdatasync(descriptor)
         self.syncs += 1
 
@@ -63,7 +65,7 @@ class Books:
 
     def __init__(self, file: SqliteFile, writer: Presence, disk: Disk) -> None:
         self.file, self.writer, self.disk = file, writer, disk
-        self.ledger = SqliteLedger(file, writer, SystemClock(), disk.sync)
+        self.ledger = SqliteLedger(file, writer, disk.sync)
 
     async def aclose(self) -> None:
         await self.ledger.aclose()
@@ -89,6 +91,13 @@ async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, WAIT_S)
 
 
+async def come(true: Callable[[], bool]) -> None:
+    """Wait until it is true."""
+    async with asyncio.timeout(WAIT_S):
+        while not true():  # noqa: ASYNC110 -- of what happens in the background
+            await asyncio.sleep(0.01)
+
+
 def stored(path: Path) -> list[str]:
     """Return the ids that another connection sees in the table."""
     with closing(sqlite3.connect(path)) as connection:
@@ -99,6 +108,13 @@ def count(path: Path, table: str) -> int:
     with closing(sqlite3.connect(path)) as connection:
         [number] = connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608 -- a literal of this file
     return int(number)
+
+
+async def read_elsewhere(path: Path) -> None:
+    """Let another store bring what the logs have into the tables."""
+    other = await SqliteStore.open(path)
+    assert (await other.ledger.total(ALL)).requests == len(stored(path)) > 0
+    await other.aclose()
 
 
 # On the disk (goal B2).
@@ -133,31 +149,45 @@ async def test_what_comes_during_a_sync_waits_for_the_next_one(books: Books) -> 
     assert books.disk.syncs == before + 2
 
 
-async def test_at_every_acknowledgement_the_entry_is_in_what_the_last_sync_made_safe(path: Path) -> None:
-    """Power loss: whatever was written after the last fdatasync is dropped, and the database opened without it."""
-    safe = path.with_name("safe.db")
+async def test_at_every_acknowledgement_the_entry_is_in_what_the_last_syncs_made_safe(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Power loss: of each file, whatever was written after its last fdatasync is dropped, and the store opened so."""
+    monkeypatch.setattr(book_log_writer, "SLOT_BYTES", 1 << 14)
+    monkeypatch.setattr(sqlite_ledger, "MARK_S", 0.001)
+    safe = path.with_name("safe")
+    (safe / "books.db-log").mkdir(parents=True)
 
-    def copy() -> None:
-        for end in ("", "-wal"):
-            shutil.copyfile(f"{path}{end}", f"{safe}{end}")
+    one_at_a_time = threading.Lock()
+
+    def copy(descriptor: int) -> None:
+        file = Path(f"/proc/self/fd/{descriptor}").readlink()
+        with one_at_a_time:
+            if file.name.endswith("-wal"):  # checkpoints sync both, so that the two belong together
+                shutil.copyfile(path, safe / path.name)
+                shutil.copyfile(file, safe / file.name)
+            else:
+                shutil.copyfile(file, safe / "books.db-log" / file.name)
 
     file = await SqliteFile.open(path)
     books = Books(file, await Presence.start(file, SystemClock()), Disk(copy))
+    for end in ("", "-wal"):
+        shutil.copyfile(f"{path}{end}", f"{safe / path.name}{end}")
     chance = random.Random(7)  # noqa: S311 -- repeatable on purpose
     kept: list[Entry] = []
-    for round_number in range(40):
+    for round_number in range(60):
         some = [entry(100 * round_number + number) for number in range(chance.randrange(1, 120))]
         if chance.random() < 0.5:
             await asyncio.gather(*(books.ledger.begin(intent(100 * round_number + n)) for n in range(len(some))))
         await asyncio.gather(*(books.ledger.finish(one) for one in some))
         kept += [one for one in some if one.id not in {old.id for old in kept[-200:]}]
         if round_number % 8 == 7:
-            shutil.copyfile(safe, after := path.with_name("after.db"))
-            shutil.copyfile(f"{safe}-wal", f"{after}-wal")
-            after_loss = await SqliteStore.open(after)
+            with one_at_a_time:
+                shutil.copytree(safe, after := path.with_name(f"after-{round_number}"))
+            after_loss = await SqliteStore.open(after / path.name)
             assert await after_loss.ledger.total(ALL) == summed(kept)
             await after_loss.aclose()
-            after.unlink()
+    assert books.ledger._log.place.generation > 5, "the slots have taken turns"
     await books.aclose()
 
 
@@ -183,11 +213,24 @@ async def test_a_sync_that_fails_is_not_tried_again_and_nothing_is_acknowledged(
     assert "restart" in caplog.text
 
 
-async def test_a_wal_that_somebody_deletes_is_noticed(books: Books, path: Path) -> None:
+async def test_a_log_that_somebody_deletes_is_noticed(books: Books) -> None:
     await books.ledger.finish(entry(1))
-    os.unlink(f"{path}-wal")  # noqa: PTH108 -- the name is no path of its own
+    for slot in books.ledger._log.slots:
+        slot.path.unlink()
     with pytest.raises(StoreFault) as caught:
         await books.ledger.finish(entry(2))
+    assert "deleted" in caught.value.detail
+
+
+async def test_a_wal_that_somebody_deletes_is_noticed(
+    books: Books, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_ledger, "MARK_S", 0.0)
+    await books.ledger.finish(entry(1))
+    os.unlink(f"{path}-wal")  # noqa: PTH108 -- the name is no path of its own
+    with pytest.raises(StoreFault) as caught:  # noqa: PT012 -- the disk is asked in the background
+        for number in range(2, 2000):
+            await books.ledger.finish(entry(number))
     assert "deleted" in caught.value.detail
 
 
@@ -213,9 +256,8 @@ async def test_others_who_open_and_close_the_file_leave_the_wal_and_the_locks_al
 async def test_checkpoints_keep_the_wal_short_and_lose_nothing(
     books: Books, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite_ledger, "CHECKPOINT_COMMITS", 10)
+    monkeypatch.setattr(sqlite_ledger, "CHECKPOINT_MOVES", 2)
     monkeypatch.setattr(sqlite_sync, "RESTART_FRAMES", 100)
-    monkeypatch.setattr(sqlite_sync, "WAL_BYTES", 0)
     for number in range(0, 4000, 20):
         await asyncio.gather(*(books.ledger.finish(entry(number + one)) for one in range(20)))
     assert os.stat(f"{path}-wal").st_size < 2_000_000  # noqa: PTH116 -- some 9 MB without
@@ -227,79 +269,68 @@ async def test_checkpoints_keep_the_wal_short_and_lose_nothing(
 # Written while others write, or not at all.
 
 
-async def test_while_another_process_writes_the_loop_goes_on_and_the_batch_waits(books: Books, path: Path) -> None:
+async def test_while_another_process_writes_nobody_waits_and_the_tables_have_it_later(books: Books, path: Path) -> None:
     await books.ledger.finish(entry(1))
+    await books.ledger.settle()
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        begun, finished = books.ledger.begin(intent(2)), books.ledger.finish(entry(3))
-        for _ in range(50):
-            await asyncio.sleep(0)
-        assert not begun.done()
+        await asyncio.wait_for(asyncio.gather(books.ledger.begin(intent(2)), books.ledger.finish(entry(3))), WAIT_S)
+        await asyncio.sleep(2 * sqlite_ledger.MOVE_S)
+        assert stored(path) == [entry(1).id]
         other.execute("COMMIT")
-        await asyncio.gather(begun, finished)
     assert (await books.ledger.total(ALL)).requests == 2
     assert await books.ledger.open_intents() == [intent(2)]
 
 
-async def test_a_store_that_stays_busy_refuses_beginners_and_keeps_what_has_ended(
+async def test_tables_that_stay_busy_refuse_beginners_once_too_much_waits_and_keep_what_has_ended(
     books: Books, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await books.ledger.begin(intent(1))
+    monkeypatch.setattr(sqlite_ledger, "WAITING_MAX", 3)
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr(sqlite_ledger, "STUCK_S", 0.0)
-        refused, finished = books.ledger.begin(intent(2)), books.ledger.finish(entry(1))
+        for number in range(1, 4):
+            await books.ledger.begin(intent(number))
+            await books.ledger.finish(entry(number))
         with pytest.raises(StoreFault):
-            await refused
-        assert not finished.done()
-        monkeypatch.undo()
+            books.ledger.begin(intent(4))
+        await books.ledger.finish(entry(5))  # what was admitted before may end
+        await come(lambda: "wait for the tables" in caplog.text)
         other.execute("COMMIT")
-        await finished
-    await books.ledger.begin(intent(3))
-    assert await books.ledger.open_intents() == [intent(3)]
-    assert stored(path) == [entry(1).id]
-    assert "could not be written" in caplog.text
+    assert (await books.ledger.total(ALL)).requests == 4
+    await books.ledger.begin(intent(4))
+    assert await books.ledger.open_intents() == [intent(4)]
 
 
-async def test_so_many_intents_may_wait_and_no_more(books: Books, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_ledger, "QUEUE_MAX", 3)
-    waiting = [books.ledger.begin(intent(number)) for number in range(3)]
-    with pytest.raises(StoreFault):
-        books.ledger.begin(intent(4))
-    await asyncio.gather(*waiting, books.ledger.finish(entry(5)))
-    await books.ledger.begin(intent(6))
-    assert len(await books.ledger.open_intents()) == 4
-
-
-@pytest.mark.parametrize("by_way_of_the_journal", [False, True])
+@pytest.mark.parametrize("by_another", [False, True])
 async def test_texts_and_numbers_that_no_database_holds_hold_nobody_up(
-    books: Books, *, by_way_of_the_journal: bool
+    books: Books, path: Path, monkeypatch: pytest.MonkeyPatch, *, by_another: bool
 ) -> None:
-    if by_way_of_the_journal:
-        books.ledger._move_at = float("inf")
+    monkeypatch.setattr(sqlite_ledger, "MOVE_S", 1000.0)
     odd = [entry(1, finish="\ud800"), entry(2, cost_micros=1 << 70), entry(3, session_id="a\0b"), entry(4)]
     begun = books.ledger.begin(intent(9, model="\udfff"))
     await asyncio.gather(begun, *map(books.ledger.finish, odd))
-    assert books.ledger._journal.waiting == (4 if by_way_of_the_journal else 0)
+    if by_another:  # which reads it in the log
+        await read_elsewhere(path)
     assert (await books.ledger.total(ALL)).requests == 4
     [found] = await books.ledger.find(entry(1).id, ALL)
     assert found.finish == "?"
     assert [one.model for one in await books.ledger.open_intents()] == ["?"]
 
 
-@pytest.mark.parametrize("by_way_of_the_journal", [False, True])
+@pytest.mark.parametrize("by_another", [False, True])
 async def test_values_of_the_wrong_kind_are_mended_and_hold_nobody_up(
-    books: Books, *, by_way_of_the_journal: bool
+    books: Books, path: Path, monkeypatch: pytest.MonkeyPatch, *, by_another: bool
 ) -> None:
     """No such entry is made today; a fault elsewhere must cost one figure of one row, not the books."""
-    if by_way_of_the_journal:
-        books.ledger._move_at = float("inf")
+    monkeypatch.setattr(sqlite_ledger, "MOVE_S", 1000.0)
     odd = [
         entry(1, prompt_tokens=12.5, finish=None, ttft_us="soon"),
         entry(2, at_us=float("nan"), key_id=b"key", upstream=7),
         entry(3, session_id={"a"}, cost_micros=None),
     ]
     await asyncio.gather(*map(books.ledger.finish, [*odd, entry(4)]))
+    if by_another:
+        await read_elsewhere(path)
     kept = {one.id: one for number in range(1, 5) for one in await books.ledger.find(entry(number).id, ALL)}
     first = kept[entry(1).id]
     assert (first.prompt_tokens, first.finish, first.ttft_us) == (12, "None", 0)
@@ -309,18 +340,37 @@ async def test_values_of_the_wrong_kind_are_mended_and_hold_nobody_up(
     assert (await books.ledger.total(ALL)).requests == 4
 
 
-async def test_a_full_disk_holds_entries_back_until_there_is_room(books: Books, path: Path) -> None:
+async def test_full_tables_keep_entries_in_the_log_until_there_is_room(books: Books, path: Path) -> None:
     await books.ledger.finish(entry(1))
-    pages = books.ledger._journal._connection.execute("PRAGMA page_count").fetchone()[0]
-    books.ledger._journal._connection.execute(f"PRAGMA max_page_count = {pages}")
-    many = [books.ledger.finish(entry(number)) for number in range(2, 400)]
-    for _ in range(20):
-        await asyncio.sleep(0)
-    assert not any(one.done() for one in many)
-    books.ledger._journal._connection.execute("PRAGMA max_page_count = 1000000")
-    await asyncio.gather(*many)
-    assert len(stored(path)) + books.ledger._journal.waiting == 399
+    await books.ledger.settle()
+    connection = books.ledger._mover._connection
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    await asyncio.gather(*(books.ledger.finish(entry(number)) for number in range(2, 400)))
+    await asyncio.sleep(2 * sqlite_ledger.MOVE_S)
+    assert len(stored(path)) < 399
+    connection.execute("PRAGMA max_page_count = 1000000")
+    await come(lambda: len(stored(path)) == 399)
     assert (await books.ledger.total(ALL)).requests == 399
+
+
+async def test_a_log_on_a_full_disk_refuses_beginners_and_holds_back_what_has_ended(
+    books: Books, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await books.ledger.begin(intent(1))
+    write = os.pwrite
+    # a disk that is full takes a part
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[: len(data) // 2], offset))
+    with pytest.raises(StoreFault, match="doctor"):
+        books.ledger.begin(intent(2))
+    ended = books.ledger.finish(entry(1))
+    await come(lambda: "cannot be written" in caplog.text)
+    assert not ended.done()
+    monkeypatch.undo()
+    await asyncio.wait_for(ended, WAIT_S)
+    await books.ledger.begin(intent(3))
+    assert await books.ledger.open_intents() == [intent(3)]
+    assert (await books.ledger.total(ALL)).requests == 1
 
 
 # Other writers of the same file.
@@ -420,18 +470,100 @@ async def test_an_orphan_that_two_settle_is_one_entry(path: Path, clock: FakeClo
         await store.aclose()
 
 
-async def test_what_a_killed_writer_left_in_the_journal_is_read_and_moved_once(path: Path, clock: FakeClock) -> None:
+async def test_what_an_older_convene_left_in_its_journal_is_read_and_moved_once(path: Path, clock: FakeClock) -> None:
     store = await SqliteStore.open(path, clock)
-    killed = Journal(path, "w-killed", 1 << 40)
     chance = random.Random(5)  # noqa: S311 -- repeatable on purpose
     kept = [random_entry(chance, number) for number in range(50)]
-    for start in range(0, 50, 10):
-        killed.commit([], [row_of(one) for one in kept[start : start + 10]], [], move=False)
-    killed.close()
-    assert count(path, "journal") == 5
+    with closing(sqlite3.connect(path)) as older:
+        for start in range(0, 50, 10):
+            body = msgspec.msgpack.encode((ENTRY_FIELDS, [row_of(one) for one in kept[start : start + 10]]))
+            older.execute("INSERT INTO journal (number, body) VALUES (?, ?)", (start, body))
+        older.commit()
     assert await store.ledger.total(ALL) == summed(kept)
     assert count(path, "journal") == 0
     await store.aclose()
+
+
+# The logs of others.
+
+
+def logs(path: Path) -> list[str]:
+    """Return the writers of whom a log is left."""
+    return list(book_log.writers(log_folder(path)))
+
+
+async def test_a_log_whose_entries_are_all_in_the_tables_goes_when_its_store_is_closed(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.ledger.begin(intent(1))
+    assert len(logs(path)) == 1
+    await asyncio.gather(*(store.ledger.finish(entry(number)) for number in range(1, 30)))
+    await store.aclose()
+    assert logs(path) == []
+    assert len(stored(path)) == 29
+
+
+async def test_turns_of_the_slots_lose_nothing_and_carry_what_is_open(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book_log_writer, "SLOT_BYTES", 1 << 13)
+    monkeypatch.setattr(sqlite_ledger, "MARK_S", 0.0)
+    store, other = await SqliteStore.open(path), await SqliteStore.open(path)
+    long_ones = [intent(10**6 + number) for number in range(3)]
+    for one in long_ones:
+        await store.ledger.begin(one)
+    for number in range(0, 2000, 10):
+        await asyncio.gather(*(store.ledger.begin(intent(number + one)) for one in range(10)))
+        await asyncio.gather(*(store.ledger.finish(entry(number + one)) for one in range(10)))
+        if number % 100 == 0:
+            assert (await other.ledger.total(ALL)).requests == number + 10
+            assert await other.ledger.open_intents() == long_ones
+    assert store.ledger._log.place.generation > 5
+    await store.aclose()
+    assert await other.ledger.orphans(10**12) == long_ones
+    assert await other.ledger.orphans(10**12) == long_ones, "until they are settled"
+    assert logs(path) == []
+    assert stored(path) == sorted(entry(number).id for number in range(2000))
+    await other.aclose()
+
+
+async def test_the_log_of_one_that_is_silent_stays_while_its_process_holds_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "WAKE_S", 0.0)
+    now = FakeClock(seed=1)
+    silent, living = await SqliteStore.open(path, FakeClock(seed=2)), await SqliteStore.open(path, now)
+    await silent.ledger.begin(intent(1))
+    await silent.ledger.begin(intent(2))
+    now.move(30.001)
+    assert await living.ledger.orphans(30_000_000) == [intent(1), intent(2)]
+    await living.ledger.finish(entry(1, status="unknown"))
+    await silent.ledger.finish(entry(1))  # it was only frozen: what was settled for it stays
+    await silent.ledger.finish(entry(2))
+    assert (await living.ledger.total(ALL)).requests == 2
+    assert await living.ledger.find(entry(1).id, ALL) == [entry(1, status="unknown")]
+    assert await living.ledger.orphans(30_000_000) == []
+    await living.aclose()
+    await silent.aclose()
+    assert logs(path) == []
+
+
+async def test_what_was_forgotten_is_not_brought_back_by_a_log(path: Path) -> None:
+    """Neither of one that lives, whose log has a mark, nor of one that was killed before its mark."""
+    store = await SqliteStore.open(path)
+    await store.ledger.begin(intent(5))
+    await asyncio.gather(*(store.ledger.finish(entry(number)) for number in range(5)))
+    for file in log_folder(path).iterdir():
+        shutil.copyfile(file, file.with_name(f"w-killed.{file.name[-1]}"))
+    await store.ledger.settle()
+    await come(lambda: store.ledger._marked_to == store.ledger._moved_to)
+    reader = await SqliteStore.open(path)
+    assert await store.ledger.forget_before(entry(9).at_us) == 5
+    for one in (reader, store):
+        assert await one.ledger.total(ALL) == summed([entry(number) for number in range(5)])
+    assert stored(path) == []
+    assert await reader.ledger.orphans(10**12) == [intent(5)]
+    await store.aclose()
+    await reader.aclose()
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -465,6 +597,23 @@ async def test_everything_is_there_after_closing_and_opening_again(path: Path, s
     assert stored(path) == sorted(kept)
 
 
+async def test_a_copy_has_what_only_the_logs_have(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite_ledger, "MOVE_S", 1000.0)
+    store = await SqliteStore.open(path)
+    await store.ledger.begin(intent(1))
+    await asyncio.gather(*(store.ledger.finish(entry(number)) for number in range(2, 30)))
+    assert stored(path) == []
+    target = path.with_name("copy.db")
+    await asyncio.to_thread(back_up, path, target)
+    assert not log_folder(target).exists()
+    copy = await SqliteStore.open(target)
+    assert await copy.ledger.total(ALL) == summed([entry(number) for number in range(2, 30)])
+    assert await copy.ledger.open_intents() == [intent(1)]
+    assert await copy.ledger.orphans(10**12) == [], "its writer was alive then"
+    await store.aclose()
+    await copy.aclose()
+
+
 # What it holds.
 
 
@@ -477,7 +626,7 @@ async def test_the_writing_half_starts_when_something_is_written_and_nothing_is_
     await store.ledger.total(ALL)
     assert len(store_threads()) == 2  # the file's own, and one for reading the books
     await store.ledger.finish(entry(1))
-    assert len(store_threads()) == 3
+    assert len(store_threads()) == 4  # one for what answers wait for, one for all else
     descriptors = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 -- a count of names
     await store.aclose()
     assert store_threads() == []
@@ -528,17 +677,3 @@ async def test_an_entry_is_looked_up_by_its_id_however_many_its_key_has(books: B
             "SEARCH entries USING INDEX sqlite_autoindex_entries_1 (id=?)",
             "SEARCH entries USING INDEX entries_by_request (request_id=?)",
         ]
-
-
-async def test_rows_of_intents_go_when_all_of_them_have_ended(books: Books, path: Path) -> None:
-    numbers = range(1, 31)
-    await asyncio.gather(*(books.ledger.begin(intent(number)) for number in numbers))
-    await asyncio.gather(*(books.ledger.finish(entry(number)) for number in numbers[:-1]))
-    await books.ledger.settle()
-    assert count(path, "intents") == 1
-    await books.ledger.finish(entry(30))
-    await books.ledger.settle()
-    await books.ledger.finish(entry(31))
-    await books.ledger.settle()
-    assert count(path, "intents") == 0
-    assert not books.ledger._batches

@@ -197,7 +197,7 @@ async def test_the_books_and_the_runs_open_while_a_thread_of_this_process_closes
         await asyncio.gather(store.ledger.begin(intent(1)), store.runs.begin(run(1)))
     assert await store.ledger.open_intents() == [intent(1)]
     assert await store.runs.get("ann", run(1).id) is not None
-    for connection in (store.ledger._journal._connection, store.runs._connection):
+    for connection in (store.ledger._mover._connection, store.runs._connection):
         assert isinstance(connection, Crowded)
         assert connection.execute("PRAGMA wal_autocheckpoint").fetchone() == (0,)
         assert connection.execute("PRAGMA synchronous").fetchone() == (1,)

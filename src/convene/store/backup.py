@@ -1,4 +1,7 @@
-"""A copy of a SQLite store, made while servers go on writing (OPS-31): SQLite's online backup, then checked whole."""
+"""A copy of a SQLite store, made while servers go on writing (OPS-31): SQLite's online backup, then checked whole.
+
+What only the logs of the writers have (`book_log.py`) is read before and brought into the copy, which needs no log.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from convene.errors import Conflict, NotFound, StoreFault
+from convene.store.book_log import left_by, writers
 from convene.store.sqlite_file import fault
+from convene.store.sqlite_logs import log_folder, take_over
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,6 +54,8 @@ def back_up(source: Path, target: Path) -> int:
 
 
 def _copy(source: Path, part: Path) -> None:
+    folder = log_folder(source)
+    logs = {writer: left_by(folder, writer) for writer in writers(folder)}  # first: it may be in the tables a bit later
     uri = f"{source.absolute().as_uri()}?mode=ro"
     with (
         contextlib.closing(sqlite3.connect(uri, uri=True)) as reading,
@@ -56,6 +63,9 @@ def _copy(source: Path, part: Path) -> None:
     ):
         reading.backup(writing)  # in one step, over one snapshot: a write beside it would begin smaller steps anew
         writing.execute("PRAGMA journal_mode=DELETE")  # one file, no -wal beside it
+        with writing:
+            for writer, left in logs.items():
+                take_over(writing, writer, left)
 
 
 def _check(part: Path) -> None:

@@ -37,11 +37,12 @@ FIGURES_OF_ROW: Final = slice(ENTRY_FIELDS.index(FIGURES[0]), ENTRY_FIELDS.index
 _LARGEST: Final = (1 << 63) - 1
 MOST: Final = 10**15
 """The largest figure of an entry: sums of thousands of them fit. A host that reports more is not to be believed."""
+UNFIT: Final = (UnicodeError, OverflowError, TypeError)
+"""What a value raises that has no bytes."""
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(tuple[list[str], list[list[Any]]])
 _PAIR: Final = b"\x92"
 """MessagePack for: a list of two things follows, here the names and the rows."""
-_ENTRY_HEAD: Final = _PAIR + _encoder.encode(ENTRY_FIELDS)
 _INTENT_HEAD: Final = _PAIR + _encoder.encode(INTENT_FIELDS)
 
 
@@ -73,17 +74,43 @@ def sums_of(row: Sequence[Any]) -> Sums:
     return Sums(**dict(zip(SUM_FIELDS, row, strict=True)))
 
 
-def packed_rows(rows: Sequence[list[Any]]) -> bytes:
-    """Return rows of entries as bytes. Raises UnicodeError, OverflowError or TypeError for what `mended` mends."""
-    return _ENTRY_HEAD + _encoder.encode(rows)
-
-
 def unpacked_rows(body: bytes) -> list[list[Any]]:
-    """Return the rows in the bytes, each of which a database can hold."""
+    """Return the rows in the bytes, which an older Convene has written; each is one that a database can hold."""
     names, rows = _decoder.decode(body)
     if tuple(names) != ENTRY_FIELDS:
         rows = [row_of(_named(Entry, names, row)) for row in rows]
     return [mended(row) for row in rows]
+
+
+def packed_values(rows: list[list[Any]]) -> bytes:
+    """Return the values of rows of entries as bytes, without names; what no database holds is mended."""
+    try:
+        return _encoder.encode(rows)
+    except UNFIT:
+        return _encoder.encode([mended(row) for row in rows])
+
+
+def packed_intent(intent: Intent) -> bytes:
+    """Return one intent's values as bytes, without names; what no database holds is mended as in `storable`."""
+    row = astuple(intent)
+    try:
+        return _encoder.encode(row)
+    except (UnicodeError, OverflowError):
+        return _encoder.encode(storable(row))
+
+
+def intent_of(names: Sequence[str], row: list[Any]) -> Intent:
+    """Return the intent whose fields with these names have these values."""
+    place = names.index("reserved")
+    row[place] = Amounts(*row[place])
+    return _named(Intent, names, row)
+
+
+def rows_of(names: Sequence[str], rows: list[list[Any]]) -> list[list[Any]]:
+    """Return rows of fields with these names as rows of entries."""
+    if tuple(names) == ENTRY_FIELDS:
+        return rows
+    return [row_of(_named(Entry, names, row)) for row in rows]
 
 
 def packed_intents(intents: Iterable[Intent]) -> bytes:

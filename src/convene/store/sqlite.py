@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 class SqliteStore:
     """The store of one process or of several on one host."""
 
-    def __init__(self, file: SqliteFile, presence: Presence, clock: Clock) -> None:
+    def __init__(self, file: SqliteFile, presence: Presence) -> None:
         self._file = file
         self._presence = presence
         self._keys = SqlKeys(file)
         self._answers = SqlAnswers(file, presence)
         self._accounts = SqlAccounts(file)
-        self._ledger = SqliteLedger(file, presence, clock)
+        self._ledger = SqliteLedger(file, presence)
         self._runs = SqliteRuns(file, presence)
         self._sessions = SqlSessions(file)
         self._market = SqlMarket(file)
@@ -48,7 +48,7 @@ class SqliteStore:
         except BaseException:  # a cancelled start too must end file and thread; nothing is swallowed
             await file.aclose()
             raise
-        return cls(file, presence, clock)
+        return cls(file, presence)
 
     @property
     def database(self) -> SqliteFile:

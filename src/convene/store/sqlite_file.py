@@ -136,6 +136,10 @@ class SecondFile:
         """Do all changes in one transaction (`sql.Database`)."""
         return await (await self._file()).write(changes)
 
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Return `work(connection)`, run outside a transaction (`SqliteFile.run`)."""
+        return await (await self._file()).run(work)
+
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Return `work(connection)`, run inside one transaction (`SqliteFile.transact`)."""
         return await (await self._file()).transact(work)

@@ -1,15 +1,17 @@
-"""The books in SQLite: group commit by the event loop, the disk waited for by a thread (goals B1, B2, B6).
+"""The books in SQLite: a log of each writer's own in front of the tables (goals B1, B2, B6; decision 0031).
 
-    begin, finish ──► queue ──► one transaction at the end of the loop's turn ──► begun: their callers go on
-                                   │                                                (safe from kill -9)
-                                   └──► one fdatasync on a thread, for all before it ──► finished: theirs do
-                                                                                    (safe from power loss)
+    begin   ──► the log, at once                                                     safe from kill -9
+    finish  ──► gathered for this turn of the loop ──► the log ──► fdatasync          safe from power loss
+                                                         └──► the tables, many at once, every `MOVE_S`
+                                                                └──► their WAL synced, a mark in the log, every `MARK_S`
 
-The transaction runs on the loop's thread: it takes some 10 us and 1 us an entry, where handing each to a thread takes
-longer than that. Entries go to the journal, and from there into the tables every `MOVE_S`, many at once
-(`sqlite_journal.py`). If another process is writing, or the disk is full, the batch stays and is tried again by a
-timer; after `STUCK_S` those that want to begin are refused, while what has ended stays until it is written or the
-store is closed. Decision 0009 has the figures.
+An append to the log takes some 2 us and waits for nobody; it is on the loop's thread, as are the moves. Threads wait
+for the disk: one for the log alone, since answers wait for it, one for all else. Whoever reads the books brings in
+first what the logs of all writers have beyond the tables (`sqlite_logs.py`).
+
+If another process keeps the tables locked, or they are on a full disk, entries gather here and in the log until they
+can be moved; once `WAITING_MAX` have gathered, those that want to begin are refused. A log that cannot be written
+refuses them at once, while what has ended stays until it can be written or the store is closed.
 """
 
 from __future__ import annotations
@@ -17,139 +19,165 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from convene.errors import StoreFault
-from convene.store.ledger_rows import row_of
+from convene.store.book_log import ENTRIES, INTENT, MARK, Place, mark_body, unpacked_intent
+from convene.store.book_log_writer import BookLog
+from convene.store.ledger_rows import packed_intent, packed_values, row_of
+from convene.store.presence import DEAD_AFTER_US
 from convene.store.sql_ledger import SqlLedger
+from convene.store.sqlite_entries import Mover, move_old_journal
 from convene.store.sqlite_file import SecondFile, fault
-from convene.store.sqlite_journal import Journal, move_all
-from convene.store.sqlite_sync import WalSync, fdatasync
+from convene.store.sqlite_logs import Logs, log_folder
+from convene.store.sqlite_sync import DiskThread, Wal, check_linked, checkpoint, fdatasync, sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from convene.clock import Clock
     from convene.store.base_ledger import Entry, Intent
+    from convene.store.book_log_writer import Slot
     from convene.store.presence import Presence
     from convene.store.sqlite_file import SqliteFile
 
 log = logging.getLogger(__name__)
 
-MOVE_S: Final = 0.02
-"""How long an entry may lie in the journal ..."""
-MOVE_ROWS: Final = 96
+Found = TypeVar("Found")
+
+MOVE_S: Final = 0.05
+"""How long an entry may lie in the log alone ..."""
+MOVE_ROWS: Final = 128
 """... and with how many others: a move of these holds the loop up for less than a millisecond."""
 GAP_S: Final = 0.001
-"""Between two commits while there is more to do: each costs some 40 us and its sync two changes of thread, shared by
-all that came meanwhile. A request that comes alone does not wait for it."""
-CHECKPOINT_COMMITS: Final = 256
-QUEUE_MAX: Final = 10_000
-"""Intents that may wait for a store that does not take them; each has a request behind it."""
-STUCK_S: Final = 5.0
+"""Between two syncs while there is more to do. A request that comes alone does not wait for it."""
+GAP_SHARED_S: Final = 0.0025
+"""The same, if at least `GAP_ROWS` entries have shared the last one, so that still more can. A sync of a virtual disk
+takes 0.2 ms of processor time: at 500 a second that is a tenth of a core."""
+GAP_ROWS: Final = 8
+MARK_S: Final = 1.0
+"""How long after a move the disk is asked to have it."""
+CHECKPOINT_MOVES: Final = 16
+"""A move writes some 40 pages to the WAL."""
+WAITING_MAX: Final = 10_000
+"""Entries that may wait for tables that do not take them, about 1 kB each."""
 CLOSE_S: Final = 10.0
 """How long closing tries to write what is left."""
 RETRY_FIRST_S: Final = 0.001
 RETRY_MAX_S: Final = 0.1
 
 
-class _Batch:
-    """A row of intents: its number once it is written, and how many of its intents are open."""
-
-    __slots__ = ("left", "number")
-
-    def __init__(self) -> None:
-        self.number = -1
-        self.left = 0
-
-
 class SqliteLedger(SqlLedger):
     """The books of one SQLite file. Its writing half starts with the first call of `begin` or `finish`."""
 
-    def __init__(
-        self, file: SqliteFile, presence: Presence, clock: Clock, sync: Callable[[int], None] = fdatasync
-    ) -> None:
+    def __init__(self, file: SqliteFile, presence: Presence, sync: Callable[[int], None] = fdatasync) -> None:
         """`sync` makes a descriptor's data safe from power loss; a test hands in one that it watches."""
         self._reading = SecondFile(file.path)
         super().__init__(self._reading, presence)
-        self._file = file
-        self._clock = clock
+        self._path = file.path
+        self._folder = log_folder(file.path)
+        self._logs = Logs(file.path)
         self._sync_call = sync
         self._open = True
         """New work is taken."""
         self._closed = False
         """Nothing is tried again."""
-        self._broken: StoreFault | None = None
-        self._begun: list[Intent] = []
-        self._begun_waiters: list[asyncio.Future[None]] = []
-        self._rows: list[list[Any]] = []
-        self._finished_waiters: list[asyncio.Future[None]] = []
-        self._unsynced: list[asyncio.Future[None]] = []
-        """Of finished entries that are committed; those in `_syncing` wait for the fdatasync under way."""
-        self._syncing: list[asyncio.Future[None]] | None = []  # the folder is synced first
-        self._batch = _Batch()
-        self._batches: dict[str, _Batch] = {}
-        """Of every open intent."""
-        self._over: list[_Batch] = []
-        self._turn_to_come: asyncio.Handle | None = None
-        """A commit, at the end of this turn of the loop or by a timer."""
-        self._slot: asyncio.TimerHandle | None = None
-        """The next commit, where the last one was a moment ago."""
-        self._commit_at = 0.0
-        self._move_at = 0.0
-        self._mover: asyncio.TimerHandle | None = None
-        self._stuck_since: float | None = None
-        self._retry_s = RETRY_FIRST_S
-        self._commits = 0
         self._started = False
+        self._broken: StoreFault | None = None
+        self._begun: dict[str, bytes] = {}
+        """What the log has of every open intent."""
+        self._rows: list[list[Any]] = []
+        """Of entries that are not in the log yet."""
+        self._waiters: list[asyncio.Future[None]] = []
+        """Of these entries; those in `_syncing` wait for the fdatasync under way."""
+        self._syncing: list[asyncio.Future[None]] | None = None
+        self._waiting: list[list[Any]] = []
+        """Of entries that are in the log and not in the tables."""
+        self._logged_to = self._moved_to = self._marked_to = Place(0, 0)
+        """Up to where the log has entries, the tables have them, and a mark says so."""
+        self._marking = False
+        self._old: tuple[Slot, Place] | None = None
+        """The slot whose turn is over, and where its entries end, while the tables, on the disk, lack some of it."""
+        self._spare: Slot | None = None
+        self._write_handle: asyncio.Handle | None = None
+        self._written_at = 0.0
+        self._gap_s = GAP_S
+        self._move_handle: asyncio.TimerHandle | None = None
+        self._mark_handle: asyncio.TimerHandle | None = None
+        self._retry_s = self._move_retry_s = RETRY_FIRST_S
+        self._moves = 0
+
+    # Writing.
 
     def begin(self, intent: Intent) -> asyncio.Future[None]:
-        """Write down an intent (`base_ledger.Ledger`)."""
-        if self._turn_to_come is None and self._slot is None:
-            self._ensure()
-            self._plan()
-        if len(self._begun) >= QUEUE_MAX:
-            raise StoreFault("Too many requests wait for the books.", detail=f"{QUEUE_MAX} intents are not written")
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._begun.append(intent)
-        self._begun_waiters.append(waiter)
-        self._batches[intent.id] = self._batch
-        self._batch.left += 1
-        return waiter
+        """Write down an intent (`base_ledger.Ledger`); done when this returns."""
+        self._ensure()
+        if len(self._waiting) >= WAITING_MAX:
+            raise StoreFault("The books cannot be written now.", detail=f"{len(self._waiting)} entries wait for them")
+        body = packed_intent(intent)
+        try:
+            self._log.append(INTENT, body)
+        except OSError as error:
+            raise fault(self._log.current.path, error) from error
+        self._begun[intent.id] = body
+        return self._done
 
     def finish(self, entry: Entry) -> asyncio.Future[None]:
-        """Write down an entry and end its intent (`base_ledger.Ledger`).
-
-        Its commit may wait for the next sync, as its caller does: fewer commits, and none that nobody waits for.
-        """
-        if self._turn_to_come is None and self._slot is None:
-            self._ensure()
-            if self._syncing is None:
-                self._plan()
+        """Write down an entry and end its intent (`base_ledger.Ledger`); its log may wait for the sync before."""
+        self._ensure()
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._rows.append(row_of(entry))
-        self._finished_waiters.append(waiter)
-        batch = self._batches.pop(entry.id, None)
-        if batch is not None:
-            batch.left -= 1
-            if not batch.left and batch is not self._batch:  # to that one others may still be added
-                self._over.append(batch)
+        self._waiters.append(waiter)
+        self._begun.pop(entry.id, None)
+        if self._write_handle is None and self._syncing is None:
+            self._plan()
+        return waiter
+
+    def _last(self) -> asyncio.Future[None]:
+        """Return what is done when everything up to now is on the disk. Raises `StoreFault`."""
+        self._ensure()
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiters.append(waiter)
+        if self._write_handle is None and self._syncing is None:
+            self._plan()
         return waiter
 
     async def flush(self) -> None:
         """Wait until everything begun and finished so far is written (`base_ledger.Ledger`)."""
-        if self._started or not self._open:
-            await self._mark()
+        if self._started:
+            await self._last()
+
+    # Reading.
 
     async def settle(self) -> None:
-        """Move what lies in the journal, ours and that of others, into the tables."""
-        if self._started and self._open and self._journal.waiting:
-            self._commit(move=True)  # if it cannot be done now, it is done by the other thread, which waits
+        """Bring into the tables what the log has, ours and that of others."""
+        if self._waiting and not self._closed:
+            self._move()  # if it cannot be done now, it is done by the other thread, which waits
+        mine = "" if self._waiting else self._presence.id
+        await self._read(lambda connection: self._logs.bring_in(connection, mine))
         if await self._reading.rows("SELECT 1 FROM journal LIMIT 1"):
-            await self._reading.transact(move_all)
+            await self._reading.transact(move_old_journal)
+
+    async def orphans(self, dead_after_us: int) -> list[Intent]:
+        """Return what dead writers left open (`base_ledger.Ledger`), and end their logs."""
+        await self._presence.wake(dead_after_us)
+        await self._end_dead(dead_after_us)
+        return await super().orphans(dead_after_us)
+
+    async def open_intents(self) -> list[Intent]:
+        """Return all intents without an entry (`base_ledger.Ledger`)."""
+        mine = [unpacked_intent(body) for body in self._begun.values()]
+        in_tables = await super().open_intents()
+        in_logs = await self._read(lambda connection: self._logs.open_intents(connection, self._presence.id, mine))
+        found = {intent.id: intent for intent in (*in_tables, *in_logs)}
+        return sorted(found.values(), key=lambda intent: (intent.at_us, intent.id))
+
+    async def forget_before(self, at_us: int) -> int:
+        """Delete old entries (`base_ledger.Ledger`), having ended the logs that might still have them."""
+        await self._end_dead(DEAD_AFTER_US)
+        return await super().forget_before(at_us)
 
     async def aclose(self) -> None:
-        """Write what is left and let go of connection, descriptor and thread; idempotent."""
+        """Write what is left and let go of files and threads; idempotent."""
         if not self._open:
             return
         if not self._started:
@@ -158,48 +186,24 @@ class SqliteLedger(SqlLedger):
             return
         try:
             if self._broken is None:
-                last = self._mark()
+                last = self._last()
                 self._open = False
                 await asyncio.wait([last], timeout=CLOSE_S)
         finally:
             self._open, self._closed = False, True
-            for handle in (self._turn_to_come, self._mover, self._slot):
+            for handle in (self._write_handle, self._move_handle, self._mark_handle):
                 if handle is not None:
                     handle.cancel()
-            self._turn_to_come = None
-            self._commit(move=True)
             self._fail(StoreFault("The store was closed before this was written."))
-            self._journal.close()
-            self._sync.end()
-        await asyncio.to_thread(self._sync.wait)
+            if self._waiting:
+                self._move()
+            self._mover.close()
+            self._syncs.end()
+            self._upkeep.end()
+        await asyncio.to_thread(self._let_go)
         await self._reading.aclose()
 
-    def _mark(self) -> asyncio.Future[None]:
-        """Return what is done when everything up to now is written and on the disk."""
-        if self._turn_to_come is None:
-            self._schedule()
-        waiter: asyncio.Future[None] = self._loop.create_future()
-        self._finished_waiters.append(waiter)
-        return waiter
-
-    def _schedule(self) -> None:
-        """Let a commit follow at the end of this turn. Raises `StoreFault` if none can."""
-        self._ensure()
-        self._turn_to_come = self._loop.call_soon(self._turn)
-
-    def _plan(self) -> None:
-        """Let a commit follow, at the end of this turn if the last one is long enough ago."""
-        wait_s = self._commit_at + GAP_S - self._loop.time()
-        if wait_s <= 0:
-            if self._turn_to_come is None:
-                self._turn_to_come = self._loop.call_soon(self._turn)
-        elif self._slot is None:
-            self._slot = self._loop.call_later(wait_s, self._slot_came)
-
-    def _slot_came(self) -> None:
-        self._slot = None
-        if self._turn_to_come is None:  # else that commit is about to be, or must wait
-            self._commit()
+    # Starting and ending.
 
     def _ensure(self) -> None:
         """Raise `StoreFault` if nothing can be written any more; start what writes if it has not been started."""
@@ -212,124 +216,203 @@ class SqliteLedger(SqlLedger):
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        first = int.from_bytes(self._clock.token(8), "big") >> 2
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._done.set_result(None)
         try:
-            journal = Journal(self._file.path, self._presence.id, first)
+            self._mover = Mover(self._path)
             try:
-                self._sync = WalSync(self._file.path, self._loop, self._synced, self._sync_call)
+                self._wal = Wal(self._path, self._sync_call)
+                self._log = BookLog(self._folder, self._presence.id)
             except BaseException:  # it is raised on; the next call starts anew
-                journal.close()
+                self._mover.close()
                 raise
-            self._journal = journal
         except (sqlite3.Error, OSError) as error:
-            raise fault(self._file.path, error) from error
+            raise fault(self._path, error) from error
+        self._logged_to = self._moved_to = self._marked_to = self._log.place
+        self._syncs = DiskThread("convene-store-sync", self._loop)
+        self._upkeep = DiskThread("convene-store-upkeep", self._loop)
         self._started = True
+        self._syncing = []  # names first
+        self._syncs.order(self._sync_names, self._synced)
+        self._upkeep.order(self._log.make_second, self._second_made)
 
-    def _turn(self) -> None:
-        self._turn_to_come = None
-        self._commit()
+    def _sync_names(self) -> None:
+        sync_folder(self._folder)
+        sync_folder(self._path.parent)
 
-    def _commit(self, *, move: bool = False) -> None:
-        """Write the queue in one transaction, and let those go on who wait for no more than that."""
-        if self._broken is not None:
-            self._fail(self._broken)
-            return
-        now = self._commit_at = self._loop.time()
-        waiting = self._journal.waiting + len(self._rows)
-        move = bool(waiting) and (move or waiting >= MOVE_ROWS or now >= self._move_at)
-        if self._begun or move or self._rows:
-            if self._begun:
-                self._batch.number = self._journal.next
-            ended = [batch.number for batch in self._over] if move else ()
+    def _let_go(self) -> None:
+        """End the threads and close the files; the log goes too if the tables, on the disk, have all of it. Blocks."""
+        self._syncs.wait()
+        self._upkeep.wait()
+        needed = self._broken is not None or bool(self._begun or self._waiting)
+        if not needed:
             try:
-                self._journal.commit(self._begun, self._rows, ended, move=move)
-            except sqlite3.Error as error:
-                self._stuck(error, now)
+                self._wal.sync()
+            except OSError as error:
+                log.warning("the books stay in their log: %s", error)
+                needed = True
+        self._wal.close()
+        for slot in self._log.slots:
+            slot.close(remove=not needed)
+
+    # The log.
+
+    def _plan(self) -> None:
+        """Let what has gathered be written, at the end of this turn of the loop or once the gap is over."""
+        wait_s = self._written_at + self._gap_s - self._loop.time()
+        if wait_s <= 0:
+            self._write_handle = self._loop.call_soon(self._write)
+        else:
+            self._write_handle = self._loop.call_later(wait_s, self._write)
+
+    def _write(self) -> None:
+        """Write what has gathered to the log, and have it synced."""
+        self._write_handle = None
+        if self._broken is not None:
+            return
+        self._written_at = self._loop.time()
+        if self._rows:
+            try:
+                self._log.append(ENTRIES, packed_values(self._rows))
+            except OSError as error:
+                if self._retry_s >= RETRY_MAX_S:
+                    log.error("%s cannot be written: %s", self._log.current.path, error)  # noqa: TRY400
+                self._write_handle = self._loop.call_later(self._retry_s, self._write)
+                self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
                 return
-            self._written(now, move=move)
-        waiters, self._finished_waiters = self._finished_waiters, []
-        self._unsynced += waiters
-        if self._unsynced and self._syncing is None:
-            self._request_sync()
+            self._retry_s = RETRY_FIRST_S
+            self._gap_s = GAP_SHARED_S if len(self._rows) >= GAP_ROWS else GAP_S
+            self._waiting += self._rows
+            self._rows = []
+            self._logged_to = self._log.place
+        self._syncing, self._waiters = self._waiters, []
+        self._syncs.order(self._sync_of(self._log.current), self._synced)
+        if self._log.full and self._spare is not None:
+            self._turn_over(self._spare)
+        if len(self._waiting) >= MOVE_ROWS and self._move_retry_s == RETRY_FIRST_S:
+            self._move()
+        elif self._waiting and self._move_handle is None:
+            self._move_handle = self._loop.call_later(MOVE_S, self._move)
 
-    def _written(self, now: float, *, move: bool) -> None:
-        """Take note of a commit."""
-        self._commits += 1
-        self._stuck_since, self._retry_s = None, RETRY_FIRST_S
-        if move:
-            self._over = []
-        if self._begun:
-            if not self._batch.left:
-                self._over.append(self._batch)
-            self._batch = _Batch()
-            self._begun = []
-            waiters, self._begun_waiters = self._begun_waiters, []
-            _release(waiters)
-        self._rows = []
-        if move:
-            self._move_at = now + MOVE_S
-        elif self._mover is None and self._journal.waiting:
-            self._mover = self._loop.call_at(self._move_at, self._move)
+    def _sync_of(self, slot: Slot) -> Callable[[], None]:
+        def sync() -> None:
+            self._sync_call(slot.file)
+            check_linked(slot.file, slot.path)
 
-    def _move(self) -> None:
-        """Empty the journal, unless that was done meanwhile because of the number of its entries."""
-        self._mover = None
-        if self._journal.waiting and self._loop.time() < self._move_at:
-            self._mover = self._loop.call_at(self._move_at, self._move)
-        elif self._journal.waiting:
-            self._commit(move=True)
-
-    def _stuck(self, error: sqlite3.Error, now: float) -> None:
-        """Try again later; refuse those who want to begin if it has lasted."""
-        if self._stuck_since is None:
-            self._stuck_since = now
-        elif now - self._stuck_since >= STUCK_S:
-            if self._begun:
-                log.error("the books could not be written for %.0f s: %s", now - self._stuck_since, error)
-            self._refuse_begun(fault(self._file.path, error))
-        if self._turn_to_come is None and not self._closed:
-            self._turn_to_come = self._loop.call_later(self._retry_s, self._turn)
-            self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
-
-    def _refuse_begun(self, reason: StoreFault) -> None:
-        for intent in self._begun:
-            self._batches.pop(intent.id, None)
-        self._batch.number = -1  # it will never have a row
-        self._batch = _Batch()
-        self._begun = []
-        waiters, self._begun_waiters = self._begun_waiters, []
-        _release(waiters, reason)
-
-    def _request_sync(self) -> None:
-        self._syncing, self._unsynced = self._unsynced, []
-        checkpoint = self._commits >= CHECKPOINT_COMMITS
-        if checkpoint:
-            self._commits = 0
-        self._sync.request(checkpoint=checkpoint)
+        return sync
 
     def _synced(self, error: OSError | None) -> None:
-        """Let those go on whose entries are on the disk; called on the loop after each fdatasync."""
+        """Let those go on whose entries are on the disk; called on the loop after each sync."""
         waiters, self._syncing = self._syncing or [], None
         if error is not None:
-            self._broken = fault(self._file.path, error)
-            log.critical("the disk did not take the books; no request is served until a restart: %s", error)
+            self._break(error)
             _release(waiters, self._broken)
-            self._fail(self._broken)
             return
         _release(waiters)
-        if self._unsynced:
-            self._request_sync()
-        elif self._finished_waiters and self._slot is None:
+        if self._rows and self._write_handle is None:
             self._plan()
 
+    def _turn_over(self, spare: Slot) -> None:
+        """Go on in the other slot. The old one is spare once the tables, on the disk, have all that it has."""
+        try:
+            old = self._log.turn_to(spare, [(INTENT, body) for body in self._begun.values()])
+        except OSError as error:
+            log.warning("%s cannot be written: %s", spare.path, error)
+        else:
+            self._old, self._spare = (old, self._logged_to), None
+            self._plan_mark()
+
+    def _second_made(self, error: OSError | None) -> None:
+        if error is None:
+            self._spare = self._log.slots[1]
+        else:
+            log.warning("the log of the books cannot have a second file: %s", error)
+
+    # The tables.
+
+    def _move(self) -> None:
+        """Bring what only the log has into the tables; if that cannot be done now, try again later."""
+        if self._move_handle is not None:
+            self._move_handle.cancel()
+            self._move_handle = None
+        if not self._waiting or self._broken is not None:
+            return
+        try:
+            self._mover.move(self._waiting)
+        except sqlite3.Error as error:
+            if self._move_retry_s >= RETRY_MAX_S:
+                log.warning("%d entries wait for the tables: %s", len(self._waiting), error)
+            if not self._closed:
+                self._move_handle = self._loop.call_later(self._move_retry_s, self._move)
+                self._move_retry_s = min(2 * self._move_retry_s, RETRY_MAX_S)
+            return
+        self._move_retry_s = RETRY_FIRST_S
+        self._waiting = []
+        self._moved_to = self._logged_to
+        self._moves += 1
+        if self._moves % CHECKPOINT_MOVES == 0 and not self._closed:
+            self._upkeep.order(lambda: checkpoint(self._path), lambda _: None)
+        self._plan_mark()
+
+    def _plan_mark(self) -> None:
+        if self._mark_handle is None and not self._marking and not self._closed:
+            self._mark_handle = self._loop.call_later(MARK_S, self._order_mark)
+
+    def _order_mark(self) -> None:
+        self._mark_handle = None
+        self._marking = True
+        moved_to = self._moved_to
+        self._upkeep.order(self._wal.sync, lambda error: self._mark(moved_to, error))
+
+    def _mark(self, moved_to: Place, error: OSError | None) -> None:
+        """Note in the log that readers need not bring in what lies before; the disk has it in the tables."""
+        self._marking = False
+        if error is not None:
+            self._break(error)
+        if self._broken is not None or self._closed:
+            return
+        if moved_to > self._marked_to:
+            try:
+                self._log.append(MARK, mark_body(moved_to))
+            except OSError as failure:  # readers bring in some entries that the tables have already
+                log.info("%s cannot be written: %s", self._log.current.path, failure)
+            else:
+                self._marked_to = moved_to
+        if self._old is not None and moved_to >= self._old[1]:
+            old, self._old = self._old[0], None
+            self._upkeep.order(old.fill, lambda _: self._freed(old))
+        if self._moved_to > self._marked_to or self._old is not None:
+            self._plan_mark()
+
+    def _freed(self, slot: Slot) -> None:
+        self._spare = slot
+
+    # Faults.
+
+    def _break(self, error: OSError) -> None:
+        """Take nothing more: the disk did not take what was written."""
+        if self._broken is None:
+            self._broken = fault(self._path, error)
+            log.critical("the disk did not take the books; no request is served until a restart: %s", error)
+        self._fail(self._broken)
+
     def _fail(self, reason: StoreFault) -> None:
-        """Tell everybody who still waits."""
+        """Tell everybody who waits that it is not written."""
         if self._rows:
             log.error("%d entries were not written", len(self._rows))
-        self._refuse_begun(reason)
-        waiters = [*self._finished_waiters, *self._unsynced]
-        self._finished_waiters, self._unsynced, self._rows = [], [], []
+        waiters, self._waiters, self._rows = self._waiters, [], []
         _release(waiters, reason)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
+        """Return what `work` finds over the connection that reads. Raises `StoreFault`."""
+        try:
+            return await self._reading.run(work)
+        except OSError as error:
+            raise fault(self._folder, error) from error
+
+    async def _end_dead(self, dead_after_us: int) -> None:
+        seen_us = self._presence.now_us() - dead_after_us
+        await self._read(lambda connection: self._logs.end_dead(connection, self._presence.id, seen_us))
 
 
 def _release(waiters: Sequence[asyncio.Future[None]], reason: StoreFault | None = None) -> None:

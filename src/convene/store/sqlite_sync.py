@@ -1,7 +1,7 @@
-"""The ledger's thread for the disk: it waits for `fdatasync` so that the event loop need not, and makes checkpoints.
+"""What waits for the disk, on threads, so that the event loop need not: syncs, and SQLite's checkpoints.
 
 A commit under `synchronous=NORMAL` has written the WAL and not waited for the disk. An fdatasync of the WAL after it
-gives what FULL gives (goal B2), one for all commits before it. On the descriptor of that file:
+gives what FULL gives, one for all commits before it. On the descriptor of that file:
 
 - SQLite's locks are POSIX locks on the database and on `-shm`. Closing any descriptor of a file drops all locks that
   the process has on it, so those two must never be opened here; on `-wal` SQLite takes no lock, and opening and closing
@@ -11,9 +11,6 @@ gives what FULL gives (goal B2), one for all commits before it. On the descripto
   place. If somebody deletes it by hand, its link count is 0, and that is an error.
 - A checkpoint syncs the WAL before it copies and the database before the WAL may be written over; what was synced here
   is therefore on the disk ever after, in one file or the other.
-- The WAL is filled with zeros up to the size at which it is started over, once, under the write lock: an fdatasync of a
-  file that grows waits for the file system's journal (3.8 ms at p99 here), one of a file that does not for the data
-  alone (0.13 ms). SQLite reads a WAL up to the last frame that fits its header, so what lies behind is nothing.
 - A failed fdatasync is never tried again: the kernel may have dropped what it could not write, and would then succeed.
 """
 
@@ -38,38 +35,24 @@ RESTART_FRAMES: Final = 2000
 """From this length (8 MiB) on a checkpoint makes writers wait until the WAL can be started over, some milliseconds."""
 READERS_S: Final = 0.02
 """How long it waits for readers of the old state then; else the next one tries."""
-WAL_BYTES: Final = RESTART_FRAMES * (4096 + 24) + 32
-FILL_S: Final = 1.0
-_ZEROS: Final = bytes(1 << 18)
 fdatasync: Final[Callable[[int], None]] = getattr(os, "fdatasync", os.fsync)  # macOS has only the other
 
 
-class WalSync:
-    """One thread; `done(error)` is called on the loop after each `request`, in their order."""
+class DiskThread:
+    """A thread that does what waits for the disk, one after the other, and tells the loop how each has ended."""
 
-    def __init__(
-        self,
-        path: Path,
-        loop: asyncio.AbstractEventLoop,
-        done: Callable[[OSError | None], None],
-        sync: Callable[[int], None] = fdatasync,
-    ) -> None:
-        """Open the WAL of an open database. Raises OSError."""
-        self._path = path
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._done = done
-        self._sync = sync
-        self._orders: SimpleQueue[bool | None] = SimpleQueue()
-        self._wal = os.open(f"{path}-wal", os.O_RDWR | os.O_CLOEXEC)
-        self._thread = threading.Thread(target=self._run, name="convene-store-sync", daemon=True)
+        self._orders: SimpleQueue[tuple[Callable[[], None], Callable[[OSError | None], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def request(self, *, checkpoint: bool) -> None:
-        """Sync, and afterwards make a checkpoint or not."""
-        self._orders.put(checkpoint)
+    def order(self, work: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+        """Do `work`, which may raise OSError; then `done` is called on the loop."""
+        self._orders.put((work, done))
 
     def end(self) -> None:
-        """End after what was requested. `wait` then waits."""
+        """End after what was ordered. `wait` then waits."""
         self._orders.put(None)
 
     def wait(self) -> None:
@@ -77,57 +60,48 @@ class WalSync:
         self._thread.join()
 
     def _run(self) -> None:
-        try:
-            self._fill()
-            self._report(self._sync_folder)
-            for wanted in iter(self._orders.get, None):
-                self._report(self._sync_wal)
-                if wanted:
-                    checkpoint(self._path)
-        finally:
-            os.close(self._wal)
+        for work, done in iter(self._orders.get, None):
+            error: OSError | None = None
+            try:
+                work()
+            except OSError as failure:
+                error = failure
+            with contextlib.suppress(RuntimeError):  # the loop was closed without closing the store
+                self._loop.call_soon_threadsafe(done, error)
 
-    def _report(self, work: Callable[[], None]) -> None:
-        error: OSError | None = None
-        try:
-            work()
-        except OSError as failure:
-            error = failure
-        with contextlib.suppress(RuntimeError):  # the loop was closed without closing the store
-            self._loop.call_soon_threadsafe(self._done, error)
 
-    def _sync_wal(self) -> None:
-        if os.fstat(self._wal).st_nlink == 0:
-            raise OSError(f"{self._path}-wal was deleted while it was in use")
-        self._sync(self._wal)
+class Wal:
+    """The WAL of a database that is open."""
 
-    def _fill(self) -> None:
-        """Give the WAL the size it will have anyway, while nobody can write to it; without it, all works as well.
+    def __init__(self, path: Path, sync: Callable[[int], None]) -> None:
+        """Open it. Raises OSError."""
+        self._name = f"{path}-wal"
+        self._sync = sync
+        self._file = os.open(self._name, os.O_RDWR | os.O_CLOEXEC)
 
-        In pieces, each under the lock for less than a millisecond, as every writer waits meanwhile.
-        """
-        try:
-            with contextlib.closing(sqlite3.connect(self._path, timeout=FILL_S, isolation_level=None)) as connection:
-                left = WAL_BYTES
-                while left > 0:
-                    connection.execute("BEGIN IMMEDIATE")
-                    try:
-                        size = os.fstat(self._wal).st_size
-                        left = WAL_BYTES - size if size else 0
-                        if left > 0:
-                            os.pwrite(self._wal, _ZEROS[:left], size)
-                    finally:
-                        connection.execute("ROLLBACK")
-        except (sqlite3.Error, OSError) as error:
-            log.info("%s-wal grows as it goes: %s", self._path, error)
+    def sync(self) -> None:
+        """Bring all that was committed to the disk. Blocks. Raises OSError, also if somebody has deleted it."""
+        self._sync(self._file)
+        check_linked(self._file, self._name)
 
-    def _sync_folder(self) -> None:
-        """A file is not safe before its name is."""
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._file)
+
+
+def check_linked(file: int, name: object) -> None:
+    """Raise OSError if the open file has no name any more: what is written to it is lost with the process."""
+    if os.fstat(file).st_nlink == 0:
+        raise OSError(f"{name} was deleted while it was in use")
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names in a folder safe; a file is not safe before its name is. Blocks. Raises OSError."""
+    folder = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def checkpoint(path: Path) -> None:

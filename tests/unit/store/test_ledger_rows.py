@@ -16,8 +16,9 @@ from convene.store.ledger_rows import (
     MOST,
     entry_of,
     packed_intents,
-    packed_rows,
+    packed_values,
     row_of,
+    rows_of,
     spans,
     storable,
     unpacked_intents,
@@ -53,7 +54,8 @@ def test_an_entry_survives_being_a_row(one: Entry) -> None:
 
 @given(st.lists(entries(), max_size=5))
 def test_entries_survive_being_bytes(some: list[Entry]) -> None:
-    assert [entry_of(row) for row in unpacked_rows(packed_rows([row_of(one) for one in some]))] == some
+    rows = msgspec.msgpack.decode(packed_values([row_of(one) for one in some]))
+    assert [entry_of(row) for row in rows_of(ENTRY_FIELDS, rows)] == some
 
 
 @given(st.lists(st.tuples(st.integers(0, 1000), texts, st.booleans(), st.integers(0, 1 << 62)), max_size=5))
