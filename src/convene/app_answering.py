@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from convene.api.a2a import TALK as A2A_TALK
 from convene.api.a2a import A2aServer
+from convene.api.a2a_http import A2aHttp
 from convene.api.agent_inbox import AgentInbox
 from convene.api.mcp import McpServer
 from convene.app_books import allowances_by_plan
@@ -73,14 +74,23 @@ class AnsweringParts:
             self.lookup,
             streams,
             self._clock.stamped_id,
+            self._clock.now,
             public_url=self._config.public_url,
             has_keys=self._config.auth != "none",
         )
+        over_http = A2aHttp(a2a)
         return {
             "agent_inbox": self._inbox.post,
             "agent_probe": self._inbox.probe,
             "a2a": a2a.post,
             "a2a_card": a2a.card,
+            "a2a_send": over_http.send,
+            "a2a_stream": over_http.stream,
+            "a2a_tasks": over_http.list_tasks,
+            "a2a_task": over_http.get,
+            "a2a_change_task": over_http.change,
+            "a2a_delete": over_http.delete,
+            "a2a_extended_card": over_http.card,
             "mcp": mcp.post,
             "mcp_other": mcp.refuse,
         }

@@ -287,6 +287,7 @@ async def test_the_card_is_open_and_says_where_and_how(play: Any, name: str) -> 
         found = (await served.http.get(f"/.well-known/{name}.json")).json()
     assert [(one["url"], one["protocolBinding"], one["protocolVersion"]) for one in found["supportedInterfaces"]] == [
         ("http://convene.test/a2a", "JSONRPC", "1.0"),
+        ("http://convene.test/a2a", "HTTP+JSON", "1.0"),
         ("http://convene.test/a2a", "JSONRPC", "0.3"),
     ]
     assert (found["url"], found["preferredTransport"], found["protocolVersion"]) == (

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from convene.errors import Conflict, StoreFault
-from convene.store.base_runs import Hold, Run, Step
+from convene.store.base_runs import Hold, Lately, Run, Step
 
 if TYPE_CHECKING:
     from convene.store.base import Store
@@ -182,6 +182,28 @@ async def test_pages_are_newest_first_and_follow_each_other_without_gap(store: S
     rest = await store.runs.page("ann", 10, after=(first[-1].created_us, first[-1].id))
     assert [run.id for run in rest] == ["run_4", "run_3", "run_2", "run_1"]
     assert [run.id for run in await store.runs.page("ann", 10, "s2")] == ["run_4", "run_2"]
+
+
+async def test_what_changed_last_comes_first_under_a_prefix_and_is_counted(store: Store) -> None:
+    sessions = ("a2a:x", "a2a:y", "A2A:x", "a2", "a2a:x", "a2a:x")
+    for number, session in enumerate(sessions, 1):
+        await store.runs.begin(run_of(number, session_id=session))
+    await store.runs.begin(run_of(7, owner="bob", session_id="a2a:x"))
+    await store.runs.finish(Hold("run_1", 1), "done", b"answer", NOW_US + 100, 0)
+    which = Lately(owner="ann", prefix="a2a:")
+
+    async def found(which: Lately, limit: int = 10, after: tuple[int, str] | None = None) -> tuple[list[str], int]:
+        runs, count = await store.runs.latest(which, limit, after)
+        return [run.id for run in runs], count
+
+    assert await found(which) == (["run_1", "run_6", "run_5", "run_2"], 4)
+    assert await found(which, 2) == (["run_1", "run_6"], 4)
+    assert await found(which, 2, (NOW_US + 6, "run_6")) == (["run_5", "run_2"], 4)
+    assert await found(which, 2, (NOW_US + 2, "run_2")) == ([], 4)
+    assert await found(msgspec.structs.replace(which, session_id="a2a:x")) == (["run_1", "run_6", "run_5"], 3)
+    assert await found(msgspec.structs.replace(which, status="running")) == (["run_6", "run_5", "run_2"], 3)
+    assert await found(msgspec.structs.replace(which, status="failed")) == ([], 0)
+    assert await found(msgspec.structs.replace(which, since_us=NOW_US + 6)) == (["run_1", "run_6"], 2)
 
 
 async def test_runs_are_found_by_their_answers_whoever_owns_them(store: Store) -> None:

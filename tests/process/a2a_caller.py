@@ -1,6 +1,6 @@
 """The official A2A client as a program, for `test_a2a_served.py`; run in an environment of its own.
 
-    python a2a_caller.py http://127.0.0.1:PORT KEY 1.0|0.3 SCENE [WORDS...]
+    python a2a_caller.py http://127.0.0.1:PORT KEY 1.0|0.3|1.0-http SCENE [WORDS...]
 
 It prints one JSON object: what came. Nothing of Convene is imported.
 """
@@ -18,6 +18,7 @@ from a2a.client import A2ACardResolver, ClientConfig, ClientFactory
 from a2a.types import (
     CancelTaskRequest,
     GetTaskRequest,
+    ListTasksRequest,
     Message,
     Part,
     Role,
@@ -101,6 +102,19 @@ async def get(client: Client, task: str) -> dict[str, Any]:
     return shown(await client.get_task(GetTaskRequest(id=task)))
 
 
+async def listed(client: Client, context: str) -> dict[str, Any]:
+    """List the tasks of a conversation one by one, then all with their answers."""
+    found, token = [], ""
+    while True:
+        page = await client.list_tasks(ListTasksRequest(context_id=context, page_size=1, page_token=token))
+        found.append([shown(task) for task in page.tasks])
+        token = page.next_page_token
+        if not token:
+            break
+    whole = await client.list_tasks(ListTasksRequest(include_artifacts=True, history_length=0))
+    return {"pages": found, "total": page.total_size, "whole": [shown(task) for task in whole.tasks]}
+
+
 async def cancel(client: Client, task: str) -> dict[str, Any]:
     return shown(await client.cancel_task(CancelTaskRequest(id=task)))
 
@@ -121,6 +135,8 @@ async def play(client: Client, scene: str, first: str, *words: str) -> dict[str,
             return await stop(client, first, *words)
         case "get":
             return await get(client, first)
+        case "list":
+            return await listed(client, first)
         case "cancel":
             return await cancel(client, first)
         case _:
@@ -131,10 +147,16 @@ async def main(url: str, key: str, wire: str, scene: str, *words: str) -> None:
     streaming = "whole" not in scene
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=30) as http:
         card = await A2ACardResolver(http, url).get_agent_card()
-        chosen = [one for one in card.supported_interfaces if one.protocol_version.startswith(wire)]
+        version, _, binding = wire.partition("-")
+        named = "HTTP+JSON" if binding else "JSONRPC"
+        chosen = [
+            one for one in card.supported_interfaces if (one.protocol_version, one.protocol_binding) == (version, named)
+        ]
         del card.supported_interfaces[:]
         card.supported_interfaces.extend(chosen)
-        client = ClientFactory(ClientConfig(streaming=streaming, httpx_client=http)).create(card)
+        client = ClientFactory(
+            ClientConfig(streaming=streaming, httpx_client=http, supported_protocol_bindings=[named])
+        ).create(card)
         try:
             found = await play(client, scene.removeprefix("whole-"), *words)
         except Exception as fault:  # noqa: BLE001 -- whatever the library makes of an error

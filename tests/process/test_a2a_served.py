@@ -48,7 +48,7 @@ SCRIPT = {
         {"name": "broken", "turns": [{"steps": [{"fail": "unavailable"}]}]},
     ]
 }
-WIRES = pytest.mark.parametrize("wire", ["1.0", "0.3"])
+WIRES = pytest.mark.parametrize("wire", ["1.0", "0.3", "1.0-http"])
 
 
 class Server:
@@ -145,6 +145,22 @@ async def test_the_official_client_gets_streams_and_whole_answers_and_a_refusal_
     assert missing["fault"] == "TaskNotFoundError"
     over = await server.play(wire, "cancel", whole[0]["task"]["id"])
     assert over["fault"] == "TaskNotCancelableError"
+
+
+@pytest.mark.parametrize("wire", ["1.0", "1.0-http"])
+async def test_tasks_are_listed_page_by_page(server: Server, wire: str) -> None:
+    asked = (await server.play(wire, "whole-ask", "hello", "and then?"))["asked"]
+    other = await server.play(wire, "whole-ask", "in another conversation")
+    first, second = (one["task"]["id"] for one in asked)
+    found = await server.play(wire, "list", asked[0]["task"]["context"])
+    assert "pages" in found, found
+    assert [[task["id"] for task in page] for page in found["pages"]] == [[second], [first]]
+    assert found["pages"][0][0]["artifacts"] == []
+    assert found["pages"][0][0]["history"] == ["and then?"]
+    assert found["total"] == 2
+    assert [task["id"] for task in found["whole"]] == [other["asked"][0]["task"]["id"], second, first]
+    assert [task["artifacts"] for task in found["whole"][1:]] == [["The second answer."], ["The first answer."]]
+    assert {tuple(task["history"]) for task in found["whole"]} == {()}
 
 
 @pytest.mark.req("A2A-06")

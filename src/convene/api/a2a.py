@@ -1,6 +1,6 @@
 """`/a2a`: this server as an A2A agent over JSON-RPC, in the wire forms 1.0 and 0.3, and its card (A2A-01, -06 to -09).
 
-    POST ──► SendMessage ──► a task, which is a run ──► once it is over, or at once          GetTask, CancelTask
+    POST ──► SendMessage ──► a task, which is a run ──► once it is over, or at once  GetTask, ListTasks, CancelTask
              SendStreamingMessage, SubscribeToTask ──► a stream: the task, pieces of the answer, its states
 
 A key is asked for as everywhere; the card, which says so, is open. A task goes on when its client leaves, and is there
@@ -12,51 +12,49 @@ from __future__ import annotations
 import logging
 import re
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from convene.agent_hops import HEADER, read_hops
 from convene.api import a2a_wire as codec
+from convene.api.a2a_doors import Door, RpcDoor, refusal_of
 from convene.api.call import ClientLeftError
-from convene.api.json_rpc import (
-    INTERNAL_ERROR,
-    INVALID_PARAMS,
-    JsonObject,
-    Notification,
-    Request,
-    RpcFault,
-    failure,
-    read_request,
-    reply,
-)
+from convene.api.json_rpc import JsonObject, Notification, Request, RpcFault, failure, read_request
 from convene.api.origins import check_page
 from convene.api.problems import internal
-from convene.errors import ClientFault, ConveneError, NotFound
+from convene.errors import ConveneError
 from convene.events import StepChanged, TextDelta
-from convene.serving.base_answering import Question
+from convene.serving.base_answering import Question, TaskPage
 from convene.serving.base_runs import RunEnded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
     from convene.api.call import Call
-    from convene.api.stream import Stream, Streams
+    from convene.api.stream import Streams
     from convene.serving.base_answering import AgentLookup, AskedTask, TaskDesk
 
 log = logging.getLogger("convene.a2a")
 
 TALK: Final = "a2a:"
 """Before the name of a conversation over A2A."""
-REFUSED: Final = -32000
-"""Of the codes that JSON-RPC leaves to servers: a limit, or a fault of ours; `data` says which."""
 WORDS_MAX: Final = 200
 CACHE: Final = (b"cache-control", b"public, max-age=300")
 _HOST: Final = re.compile(r"[A-Za-z0-9.:\[\]-]{1,255}").fullmatch
 
 
+class Asked(NamedTuple):
+    """One request, and how it is answered."""
+
+    request: Request
+    wire: codec.Wire
+    operation: codec.Operation
+    door: Door
+
+
 class A2aServer:
-    """The endpoints."""
+    """The endpoints of JSON-RPC, and what both bindings do."""
 
     def __init__(
         self,
@@ -64,15 +62,17 @@ class A2aServer:
         agents: AgentLookup,
         streams: Streams,
         new_id: Callable[[str], str],
+        now: Callable[[], float],
         *,
         public_url: str = "",
         has_keys: bool = True,
     ) -> None:
-        """`new_id` makes names of conversations; `has_keys`: whether keys are asked for here."""
+        """`new_id` makes names of conversations, `now` is Unix time; `has_keys`: whether keys are asked for here."""
         self._tasks = tasks
         self._agents = agents
         self._streams = streams
         self._new_id = new_id
+        self._now = now
         self._public_url = public_url.rstrip("/")
         self._has_keys = has_keys
 
@@ -84,49 +84,70 @@ class A2aServer:
         await call.reply(200, msgspec.json.encode(found), headers=[CACHE])
 
     async def post(self, call: Call) -> None:
-        """Answer one request."""
-        check_page(call, self._public_url)
+        """Answer one request of JSON-RPC."""
+        self.check(call)
         try:
             asked = read_request(await call.body())
             if isinstance(asked, Notification):
                 await call.reply(202, b"")
                 return
+            wire, operation = codec.operation_of(asked, call.header(codec.VERSION_HEADER))
+        except RpcFault as fault:
+            # Errors of JSON-RPC are answers: clients read them under 200 alone.
+            await call.reply(200, failure(fault))
+            return
+        await self.answer(call, Asked(asked, wire, operation, RpcDoor(asked)))
+
+    def check(self, call: Call) -> None:
+        """Raise `Forbidden` if a page of a browser asks that may not (`origins.check_page`)."""
+        check_page(call, self._public_url)
+
+    async def answer(self, call: Call, asked: Asked) -> None:
+        """Answer one request, by whichever binding it came."""
+        try:
             await self._answer(call, asked)
         except RpcFault as fault:
             if call.status:
                 raise
-            # Errors of JSON-RPC are answers: clients read them under 200 alone.
-            await call.reply(200, failure(fault))
+            status, body = asked.door.fault(fault)
+            await call.reply(status, body, asked.door.media_type)
 
-    async def _answer(self, call: Call, asked: Request) -> None:
-        wire, operation = codec.operation_of(asked, call.header(codec.VERSION_HEADER))
+    async def _answer(self, call: Call, asked: Asked) -> None:
         try:
-            match operation:
-                case "send":
-                    await self._send(call, asked, wire)
-                case "stream":
-                    await self._stream(call, asked, wire, await self._begin(call, asked, codec.read_sent(asked)))
-                case "get":
-                    named = codec.read_named(asked)
-                    task = await self._tasks.show(call.caller, named.task)
-                    await call.reply(200, reply(asked.id, codec.task_of(task, wire, named.history)))
-                case "cancel":
-                    await self._cancel(call, asked, wire)
-                case "subscribe":
-                    await self._subscribe(call, asked, wire)
-                case "push":
-                    raise RpcFault(codec.PUSH_UNSUPPORTED, "Push notifications are not sent here.", request_id=asked.id)
-                case "extended_card":
-                    code = codec.UNSUPPORTED if wire == "1.0" else codec.NO_EXTENDED_CARD
-                    raise RpcFault(code, "There is no card but the public one.", request_id=asked.id)
+            await self._do(call, asked)
         except ConveneError as fault:
             if call.status:
                 raise
+            refused = asked.door.refusal(fault)
+            if refused is None:
+                raise
             if fault.detail:
                 log.warning("request %s refused with %s: %s", call.request_id, fault.code, fault.detail)
-            raise _refusal(fault, asked) from None
+            raise refused from None
 
-    async def _begin(self, call: Call, asked: Request, sent: codec.Sent) -> AskedTask:
+    async def _do(self, call: Call, asked: Asked) -> None:
+        match asked.operation:
+            case "send":
+                await self._send(call, asked)
+            case "stream":
+                await self._stream(call, asked, await self._begin(call, codec.read_sent(asked.request)))
+            case "get":
+                named = codec.read_named(asked.request)
+                task = await self._tasks.show(call.caller, named.task)
+                await _reply(call, asked, codec.task_of(task, asked.wire, named.history))
+            case "list":
+                await self._list(call, asked)
+            case "cancel":
+                await self._cancel(call, asked)
+            case "subscribe":
+                await self._subscribe(call, asked)
+            case "push":
+                raise RpcFault(codec.PUSH_UNSUPPORTED, "Push notifications are not sent here.")
+            case "extended_card":
+                code = codec.UNSUPPORTED if asked.wire == "1.0" else codec.NO_EXTENDED_CARD
+                raise RpcFault(code, "There is no card but the public one.")
+
+    async def _begin(self, call: Call, sent: codec.Sent) -> AskedTask:
         """Begin the task of a message. Raises `RpcFault`, `ConveneError`."""
         if sent.task:
             task = await self._tasks.show(call.caller, sent.task)
@@ -134,7 +155,6 @@ class A2aServer:
             raise RpcFault(
                 codec.UNSUPPORTED,
                 f"Task {sent.task} {words} and takes no further message. Go on under its contextId alone.",
-                request_id=asked.id,
             )
         context = sent.context or self._new_id("ctx_")
         question = Question(
@@ -151,48 +171,54 @@ class A2aServer:
         call.common.append((b"x-run-id", task.run.id.encode()))
         return task
 
-    async def _send(self, call: Call, asked: Request, wire: codec.Wire) -> None:
-        sent = codec.read_sent(asked)
-        task = await self._begin(call, asked, sent)
+    async def _send(self, call: Call, asked: Asked) -> None:
+        sent = codec.read_sent(asked.request)
+        task = await self._begin(call, sent)
         if sent.waits:
             async with aclosing(self._tasks.read(task)) as found:
                 async for events in found:
                     if isinstance(events[-1], RunEnded):
                         break
             task = await self._tasks.show(call.caller, task.run.id)
-        found_task = codec.task_of(task, wire, sent.history)
-        await call.reply(200, reply(asked.id, codec.wrapped(found_task, wire)))
+        await _reply(call, asked, codec.wrapped(codec.task_of(task, asked.wire, sent.history), asked.wire))
 
-    async def _cancel(self, call: Call, asked: Request, wire: codec.Wire) -> None:
-        named = codec.read_named(asked)
+    async def _list(self, call: Call, asked: Asked) -> None:
+        wanted = codec.read_list(asked.request, round(self._now() * codec.SECOND_US))
+        found = TaskPage((), 0)
+        if wanted.filter is not None:
+            found = await self._tasks.list_all(call.caller, wanted.filter)
+        await _reply(call, asked, codec.page_of(found, wanted))
+
+    async def _cancel(self, call: Call, asked: Asked) -> None:
+        named = codec.read_named(asked.request)
         task = await self._tasks.show(call.caller, named.task)
         if task.is_over:
-            raise RpcFault(codec.NOT_CANCELABLE, "The task has ended already.", request_id=asked.id)
+            raise RpcFault(codec.NOT_CANCELABLE, "The task has ended already.")
         task = await self._tasks.cancel(call.caller, named.task)
-        await call.reply(200, reply(asked.id, codec.task_of(task, wire)))
+        await _reply(call, asked, codec.task_of(task, asked.wire))
 
-    async def _subscribe(self, call: Call, asked: Request, wire: codec.Wire) -> None:
-        task = await self._tasks.show(call.caller, codec.read_named(asked).task)
+    async def _subscribe(self, call: Call, asked: Asked) -> None:
+        task = await self._tasks.show(call.caller, codec.read_named(asked.request).task)
         if task.is_over:
-            raise RpcFault(codec.UNSUPPORTED, "The task has ended; GetTask shows how.", request_id=asked.id)
-        await self._stream(call, asked, wire, task)
+            raise RpcFault(codec.UNSUPPORTED, "The task has ended; GetTask shows how.")
+        await self._stream(call, asked, task)
 
-    async def _stream(self, call: Call, asked: Request, wire: codec.Wire, task: AskedTask) -> None:
+    async def _stream(self, call: Call, asked: Asked, task: AskedTask) -> None:
         """Send a task as it is, and everything that comes of it."""
-        stream = self._streams.open(call)
+        stream, wire, door = self._streams.open(call), asked.wire, asked.door
         try:
-            await _write(stream, asked, codec.wrapped(codec.task_of(task, wire), wire))
+            await stream.write([door.frame(codec.wrapped(codec.task_of(task, wire), wire))])
             async with aclosing(self._changes(call, task, wire)) as changes:
                 async for change in changes:
-                    await _write(stream, asked, change)
+                    await stream.write([door.frame(change)])
             await stream.finish([])
         except ClientLeftError:
             raise
         except ConveneError as fault:
-            await stream.fail([_frame(failure(_refusal(fault, asked)))])
+            await stream.fail([door.fault_frame(refusal_of(fault))])
         except Exception:  # whatever it is: a stream that has begun ends in a frame, never in silence
             log.exception("request %s failed", call.request_id)
-            await stream.fail([_frame(failure(_refusal(internal(call.request_id), asked)))])
+            await stream.fail([door.fault_frame(refusal_of(internal(call.request_id)))])
         finally:
             stream.leave()
 
@@ -222,21 +248,5 @@ def _news_of(step: StepChanged, told: dict[str, str]) -> str:
     return words
 
 
-async def _write(stream: Stream, asked: Request, result: JsonObject) -> None:
-    await stream.write([_frame(reply(asked.id, result))])
-
-
-def _frame(message: bytes) -> bytes:
-    return b"data: " + message + b"\n\n"
-
-
-def _refusal(fault: ConveneError, asked: Request) -> RpcFault:
-    """Return a fault of ours as an error of JSON-RPC."""
-    data: JsonObject = {"code": fault.code}
-    if fault.retry_after_s is not None:
-        data["retryAfterSeconds"] = round(fault.retry_after_s, 3)
-    if isinstance(fault, NotFound) and fault.code == "run_not_found":
-        return RpcFault(codec.TASK_NOT_FOUND, "You have no task with this id.", request_id=asked.id)
-    code = INVALID_PARAMS if isinstance(fault, ClientFault) else REFUSED
-    code = INTERNAL_ERROR if type(fault) is ConveneError else code
-    return RpcFault(code, fault.message, data, request_id=asked.id)
+async def _reply(call: Call, asked: Asked, result: JsonObject) -> None:
+    await call.reply(200, asked.door.answer(result), asked.door.media_type)

@@ -15,16 +15,18 @@ import msgspec
 
 import convene
 from convene.agent_hops import KEY, read_hops
-from convene.api.json_rpc import INVALID_PARAMS, METHOD_NOT_FOUND, JsonObject, Request, RpcFault
+from convene.api.json_rpc import INVALID_PARAMS, METHOD_NOT_FOUND, JsonObject, Request, RpcFault, RpcId
+from convene.moments import moment_us
+from convene.serving.base_answering import TaskFilter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from convene.serving.base_answering import AskedTask
+    from convene.serving.base_answering import AskedTask, TaskPage
 
 _Shape = TypeVar("_Shape")
 Wire = Literal["1.0", "0.3"]
-Operation = Literal["send", "stream", "get", "cancel", "subscribe", "push", "extended_card"]
+Operation = Literal["send", "stream", "get", "list", "cancel", "subscribe", "push", "extended_card"]
 RunStatus = Literal["running", "done", "failed", "cancelled"]
 
 TASK_NOT_FOUND: Final = -32001
@@ -39,6 +41,8 @@ VERSION_HEADER: Final = b"a2a-version"
 ID_MAX: Final = 200
 """Characters of ids that callers choose."""
 PARTS_MAX: Final = 100
+DIGITS_MAX: Final = 17
+"""Of a time in microseconds, for some thousand years."""
 MODEL: Final = "convene/model"
 """In the metadata of a message or request: which model is to answer; of a task: which does."""
 CALLER: Final = "convene/agentAddress"
@@ -46,10 +50,12 @@ CALLER: Final = "convene/agentAddress"
 ARTIFACT: Final = "answer"
 SECOND_US: Final = 1_000_000
 
+VERSIONS: Final = ("1.0", "0.3")
 METHODS: Final[Mapping[str, tuple[Wire, Operation]]] = {
     "SendMessage": ("1.0", "send"),
     "SendStreamingMessage": ("1.0", "stream"),
     "GetTask": ("1.0", "get"),
+    "ListTasks": ("1.0", "list"),
     "CancelTask": ("1.0", "cancel"),
     "SubscribeToTask": ("1.0", "subscribe"),
     "CreateTaskPushNotificationConfig": ("1.0", "push"),
@@ -76,6 +82,15 @@ STATES: Final[Mapping[RunStatus, tuple[str, str]]] = {
 }
 
 
+UNKNOWN_STATES: Final = frozenset(
+    f"TASK_STATE_{name}" for name in ("SUBMITTED", "INPUT_REQUIRED", "REJECTED", "AUTH_REQUIRED")
+)
+"""In which no task of this server ever is."""
+ANY_STATE: Final = "TASK_STATE_UNSPECIFIED"
+PAGE: Final = 50
+PAGE_MAX: Final = 100
+
+
 class Sent(msgspec.Struct, frozen=True, kw_only=True):
     """A message as it was sent."""
 
@@ -96,6 +111,16 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     task: str
     history: int | None = None
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list is to show."""
+
+    filter: TaskFilter | None
+    """None: there is no such task, for nothing here is ever in the state that is asked for."""
+    limit: int
+    history: int | None = None
+    artifacts: bool = False
 
 
 class _Part(msgspec.Struct):
@@ -130,15 +155,30 @@ class _Named(msgspec.Struct, rename="camel"):
     history_length: int | None = None
 
 
+class _List(msgspec.Struct, rename="camel"):
+    context_id: str | None = None
+    status: str | None = None
+    page_size: int | None = None
+    page_token: str | None = None
+    history_length: int | None = None
+    status_timestamp_after: str | None = None
+    include_artifacts: bool | None = None
+
+
 def operation_of(asked: Request, version: str | None) -> tuple[Wire, Operation]:
     """Return what a request wants and in which form. Raises `RpcFault`."""
-    if version and not version.startswith(("1.0", "0.3")):
-        words = f"Version {version[:20]!r} of A2A is not spoken here; 1.0 and 0.3 are."
-        raise RpcFault(VERSION_UNSUPPORTED, words, request_id=asked.id)
+    check_version(version, *VERSIONS, request_id=asked.id)
     found = METHODS.get(asked.method)
     if found is None:
         raise RpcFault(METHOD_NOT_FOUND, f"There is no method {asked.method[:100]!r} here.", request_id=asked.id)
     return found
+
+
+def check_version(version: str | None, *spoken: str, request_id: RpcId = None) -> None:
+    """Raise `RpcFault` for a version that a caller names and that is not spoken here."""
+    if version and not version.startswith(spoken):
+        words = f"Version {version[:20]!r} of A2A is not spoken here; spoken is {' and '.join(spoken)}."
+        raise RpcFault(VERSION_UNSUPPORTED, words, request_id=request_id)
 
 
 def read_sent(asked: Request) -> Sent:
@@ -168,6 +208,44 @@ def read_named(asked: Request) -> Asked:
     """Return which task a request is about. Raises `RpcFault`."""
     given = _convert(asked, _Named)
     return Asked(task=_name(asked, given.id, "id"), history=given.history_length)
+
+
+def read_list(asked: Request, now_us: int) -> Wanted:
+    """Return which tasks a request wants listed. Raises `RpcFault` and `BadRequest`."""
+    given = _convert(asked, _List)
+    limit = PAGE if given.page_size is None else given.page_size
+    if not 1 <= limit <= PAGE_MAX:
+        raise RpcFault(INVALID_PARAMS, f"'pageSize' is 1 to {PAGE_MAX}.", request_id=asked.id)
+    states: dict[str, RunStatus] = {names[0]: status for status, names in STATES.items()}
+    state = given.status or ANY_STATE
+    if state not in {ANY_STATE, *UNKNOWN_STATES, *states}:
+        raise RpcFault(INVALID_PARAMS, f"'status' is one of {', '.join(sorted(states))}.", request_id=asked.id)
+    after = given.status_timestamp_after
+    which = TaskFilter(
+        limit=limit + 1,
+        context=_name(asked, given.context_id, "contextId"),
+        status=states.get(state),
+        since_us=moment_us(after, now_us, "statusTimestampAfter") if after else 0,
+        after=_place_of(asked, given.page_token),
+    )
+    return Wanted(
+        filter=None if state in UNKNOWN_STATES else which,
+        limit=limit,
+        history=given.history_length,
+        artifacts=given.include_artifacts is True,
+    )
+
+
+def page_of(found: TaskPage, wanted: Wanted) -> JsonObject:
+    """Return a page of tasks; of a form that 0.3 does not have."""
+    shown = found.tasks[: wanted.limit]
+    tasks = [task_of(task, "1.0", wanted.history) for task in shown]
+    if not wanted.artifacts:
+        for task in tasks:
+            task.pop("artifacts", None)
+    more = len(found.tasks) > wanted.limit
+    token = f"{shown[-1].run.changed_us}.{shown[-1].run.id}" if more else ""
+    return {"tasks": tasks, "nextPageToken": token, "pageSize": wanted.limit, "totalSize": found.total}
 
 
 def task_of(task: AskedTask, wire: Wire, history: int | None = None) -> JsonObject:
@@ -228,7 +306,8 @@ def card(base_url: str, *, has_keys: bool, has_agents: bool) -> JsonObject:
         "description": "Answers questions with language models that can search the web and ask other agents.",
         "version": convene.__version__,
         "supportedInterfaces": [
-            {"url": url, "protocolBinding": "JSONRPC", "protocolVersion": version} for version in ("1.0", "0.3")
+            {"url": url, "protocolBinding": binding, "protocolVersion": version}
+            for binding, version in (("JSONRPC", "1.0"), ("HTTP+JSON", "1.0"), ("JSONRPC", "0.3"))
         ],
         "url": url,
         "preferredTransport": "JSONRPC",
@@ -301,9 +380,20 @@ def _name(asked: Request, given: str | None, field: str) -> str:
     return given
 
 
+def _place_of(asked: Request, token: str | None) -> tuple[int, str] | None:
+    """Return behind which task a page begins."""
+    if not token:
+        return None
+    at_us, _, task = token.partition(".")
+    if len(token) > ID_MAX or not (at_us.isascii() and at_us.isdigit() and len(at_us) <= DIGITS_MAX and task):
+        words = "'pageToken' is the nextPageToken of the page before."
+        raise RpcFault(INVALID_PARAMS, words, request_id=asked.id)
+    return int(at_us), task
+
+
 def _convert(asked: Request, shape: type[_Shape]) -> _Shape:
     try:
-        return msgspec.convert(asked.params, shape)
+        return msgspec.convert(asked.params, shape, strict=False)  # a query has texts alone
     except (msgspec.ValidationError, RecursionError) as fault:
         raise RpcFault(
             INVALID_PARAMS, f"The parameters are not valid: {str(fault)[:200]}", request_id=asked.id

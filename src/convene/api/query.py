@@ -63,6 +63,10 @@ class Query:
             given[name] = value
         return cls(given)
 
+    def texts(self) -> dict[str, str]:
+        """Return all parameters as they came."""
+        return dict(self._given)
+
     def text(self, name: str, most: int = TEXT_MAX) -> str | None:
         """Return a parameter's text; None if it is absent or empty. Raises `BadRequest` if it is too long."""
         found = self._given.get(name, "")

@@ -81,6 +81,13 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     agent_probe: Endpoint
     a2a: Endpoint
     a2a_card: Endpoint
+    a2a_send: Endpoint
+    a2a_stream: Endpoint
+    a2a_tasks: Endpoint
+    a2a_task: Endpoint
+    a2a_change_task: Endpoint
+    a2a_delete: Endpoint
+    a2a_extended_card: Endpoint
     mcp: Endpoint
     mcp_other: Endpoint
     alive: Endpoint

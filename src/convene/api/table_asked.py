@@ -25,6 +25,18 @@ def asked_routes(to: Endpoints) -> tuple[Route, ...]:
             described=False,
         ),
         *(
+            Route(method=method, path=path, endpoint=endpoint, summary=summary, tag="Agents", described=False)
+            for method, path, endpoint, summary in (
+                ("POST", "/a2a/message:send", to.a2a_send, "Send a message, over A2A's HTTP+JSON"),
+                ("POST", "/a2a/message:stream", to.a2a_stream, "Send a message and hear what comes of it"),
+                ("GET", "/a2a/tasks", to.a2a_tasks, "List tasks"),
+                ("GET", "/a2a/tasks/{task}", to.a2a_task, "Show a task, or hear what comes of it"),
+                ("POST", "/a2a/tasks/{task}", to.a2a_change_task, "End a task, or hear what comes of it"),
+                ("DELETE", "/a2a/tasks/{task}", to.a2a_delete, "Not offered: there is nothing to delete"),
+                ("GET", "/a2a/extendedAgentCard", to.a2a_extended_card, "Not offered: there is no other card"),
+            )
+        ),
+        *(
             Route(
                 method="GET",
                 path=f"/.well-known/{name}.json",

@@ -17,15 +17,18 @@ import msgspec
 
 from convene.errors import ConveneError, NotFound
 from convene.messages import Message
-from convene.serving.base_answering import AskedTask
+from convene.serving.base_answering import AskedTask, TaskPage
 from convene.serving.base_runs import RunEnded
+from convene.serving.runs import state_of
+from convene.serving.sessions import stored_id
+from convene.store.base_runs import Lately
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from convene.events import Event
     from convene.serving.base import Principal
-    from convene.serving.base_answering import Answering, AskedTurn, Question
+    from convene.serving.base_answering import Answering, AskedTurn, Question, TaskFilter
     from convene.serving.base_runs import RunState
     from convene.serving.runs import KeptRuns
 
@@ -84,6 +87,18 @@ class AskedTasks:
             talk = f"{self._prefix}{task.context}"
             await self._answering.remember(task.run.owner, talk, task.run.id, task.said, task.answer)
         return task
+
+    async def list_all(self, who: Principal, which: TaskFilter) -> TaskPage:
+        """See `TaskDesk.list_all`."""
+        lately = Lately(
+            owner=who.owner,
+            prefix=self._prefix,
+            session_id=stored_id(f"{self._prefix}{which.context}") if which.context else "",
+            status=which.status,
+            since_us=which.since_us,
+        )
+        runs, total = await self._runs.store.latest(lately, which.limit, which.after)
+        return TaskPage(tuple(self._task_of(state_of(run, ())) for run in runs), total)
 
     async def read(self, task: AskedTask) -> AsyncGenerator[list[Event | RunEnded]]:
         """See `TaskDesk.read`."""

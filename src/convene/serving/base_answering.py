@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from convene.serving.base import Outcome, Principal
-from convene.store.base_runs import Run
+from convene.store.base_runs import Run, RunStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -127,6 +127,27 @@ class AskedTask(msgspec.Struct, frozen=True, kw_only=True):
         return self.run.status != "running"
 
 
+class TaskFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which tasks are listed, the ones that changed last first."""
+
+    limit: int
+    context: str = ""
+    """Empty: of all conversations."""
+    status: RunStatus | None = None
+    since_us: int = 0
+    """Begun, or ended, then or later, in Unix microseconds."""
+    after: tuple[int, str] | None = None
+    """`changed_us` of the run and id of the last one of the page before."""
+
+
+class TaskPage(msgspec.Struct, frozen=True):
+    """A page of tasks."""
+
+    tasks: tuple[AskedTask, ...]
+    total: int
+    """Of all pages."""
+
+
 class TaskDesk(Protocol):
     """Questions that go on whether or not anybody waits. A foreign one answers like a missing one (invariant 9)."""
 
@@ -136,6 +157,10 @@ class TaskDesk(Protocol):
 
     async def show(self, who: Principal, task_id: str) -> AskedTask:
         """Return one as it is now. Raises `NotFound`."""
+        ...
+
+    async def list_all(self, who: Principal, which: TaskFilter) -> TaskPage:
+        """Return a page of whoever asks."""
         ...
 
     def read(self, task: AskedTask) -> AsyncGenerator[list[Event | RunEnded]]:

@@ -53,6 +53,24 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     expires_us: int = 0
     """When it may be forgotten; counts once it is over."""
 
+    @property
+    def changed_us(self) -> int:
+        """When it ended, or began if it has not."""
+        return self.created_us if self.finished_us is None else self.finished_us
+
+
+class Lately(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs are wanted, the ones that changed last first."""
+
+    owner: str
+    prefix: str
+    """What the names of their sessions begin with: plain letters and punctuation."""
+    session_id: str = ""
+    """Empty: of all these sessions."""
+    status: RunStatus | None = None
+    since_us: int = 0
+    """Begun, or ended, then or later."""
+
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step of a run: written when it begins, again when it ends. `(run_id, number)` is its key."""
@@ -141,6 +159,10 @@ class Runs(Protocol):
         self, owner: str, limit: int, session_id: str | None = None, after: tuple[int, str] | None = None
     ) -> list[Run]:
         """Return the owner's runs, newest first, at most `limit` of those older than `after` (created_us, id)."""
+        ...
+
+    async def latest(self, which: Lately, limit: int, after: tuple[int, str] | None = None) -> tuple[list[Run], int]:
+        """Return these runs, at most `limit` of those behind `after` (`changed_us`, id), and how many there are."""
         ...
 
     async def ask_cancel(self, owner: str, run_id: str) -> bool:

@@ -13,7 +13,7 @@ from convene.store.base_runs import is_after, lost_hold
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
 
-    from convene.store.base_runs import Hold, Run, RunStatus, Step
+    from convene.store.base_runs import Hold, Lately, Run, RunStatus, Step
 
 
 class MemoryRuns:
@@ -89,6 +89,21 @@ class MemoryRuns:
             if run.owner == owner and session_id in {None, run.session_id} and is_after(run.created_us, run.id, after)
         ]
         return sorted(mine, key=lambda run: (run.created_us, run.id), reverse=True)[:limit]
+
+    async def latest(self, which: Lately, limit: int, after: tuple[int, str] | None = None) -> tuple[list[Run], int]:
+        """Return what changed last (`base_runs.Runs`)."""
+        self._check_open()
+        mine = [
+            run
+            for run in self._runs.values()
+            if run.owner == which.owner
+            and run.session_id.startswith(which.prefix)
+            and which.session_id in {"", run.session_id}
+            and which.status in {None, run.status}
+            and run.changed_us >= which.since_us
+        ]
+        behind = [run for run in mine if is_after(run.changed_us, run.id, after)]
+        return sorted(behind, key=lambda run: (run.changed_us, run.id), reverse=True)[:limit], len(mine)
 
     async def ask_cancel(self, owner: str, run_id: str) -> bool:
         """Ask for a run's end (`base_runs.Runs`)."""

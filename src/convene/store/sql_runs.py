@@ -17,7 +17,7 @@ from convene.store.base_runs import Run, Step, lost_hold
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from convene.store.base_runs import Hold, RunStatus
+    from convene.store.base_runs import Hold, Lately, RunStatus
     from convene.store.presence import Presence
     from convene.store.sql import Database, Row
 
@@ -45,6 +45,7 @@ _GET: Final = f"SELECT {_RUN} FROM runs WHERE owner = ? AND id = ?"  # noqa: S60
 _STEPS: Final = f"SELECT {_STEP} FROM run_steps WHERE run_id = ? AND seq > ? ORDER BY seq, number"  # noqa: S608
 _BY_TURNS: Final = f"SELECT {_RUN} FROM runs WHERE turn_id IN "  # noqa: S608
 _PAGE: Final = f"SELECT {_RUN} FROM runs WHERE owner = ?"  # noqa: S608
+_CHANGED_US: Final = "COALESCE(finished_us, created_us)"
 _IF_RUNNING: Final = "CASE WHEN status = 'running' THEN 1 ELSE cancel_asked END"
 _CANCEL: Final = f"UPDATE runs SET cancel_asked = {_IF_RUNNING} WHERE owner = ? AND id = ?"  # noqa: S608
 _CANCELLED: Final = "SELECT id FROM runs WHERE status = 'running' AND cancel_asked = 1 AND holder = ?"
@@ -160,6 +161,23 @@ class SqlRuns:
             statement += " AND (created_us, id) < (?, ?)"
         statement += " ORDER BY created_us DESC, id DESC LIMIT ?"
         return [_run(row) for row in await self._database.rows(statement, (*values, *behind, limit))]
+
+    async def latest(self, which: Lately, limit: int, after: tuple[int, str] | None = None) -> tuple[list[Run], int]:
+        """Return what changed last (`base_runs.Runs`)."""
+        await self.flush()
+        # Not LIKE: SQLite's pays no heed to capitals.
+        clause = f"owner = ? AND substr(session_id, 1, {len(which.prefix)}) = ? AND {_CHANGED_US} >= ?"
+        values: list[object] = [which.owner, which.prefix, which.since_us]
+        for column, value in (("session_id", which.session_id), ("status", which.status)):
+            if value:
+                clause += f" AND {column} = ?"
+                values.append(value)
+        [(count,)] = await self._database.rows(f"SELECT COUNT(*) FROM runs WHERE {clause}", tuple(values))  # noqa: S608
+        if after is not None:
+            clause += f" AND ({_CHANGED_US}, id) < (?, ?)"
+            values += after
+        statement = f"SELECT {_RUN} FROM runs WHERE {clause} ORDER BY {_CHANGED_US} DESC, id DESC LIMIT ?"  # noqa: S608
+        return [_run(row) for row in await self._database.rows(statement, (*values, limit))], int(str(count))
 
     async def ask_cancel(self, owner: str, run_id: str) -> bool:
         """Ask for a run's end (`base_runs.Runs`)."""
