@@ -62,7 +62,8 @@ async def test_a_stream_has_the_results_themselves(play: Any) -> None:  # noqa: 
     assert answer.headers["content-type"].startswith("text/event-stream")
     found = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: ")]
     kinds = [next(iter(one)) for one in found]
-    assert (kinds[0], kinds[-1], set(kinds[1:-1])) == ("task", "statusUpdate", {"statusUpdate", "artifactUpdate"})
+    assert (kinds[0], kinds[-1]) == ("task", "statusUpdate")
+    assert {"artifactUpdate"} <= {*kinds[1:-1]} <= {"artifactUpdate", "statusUpdate"}  # what is told of steps is timing
     assert found[-1]["statusUpdate"]["status"]["state"] == "TASK_STATE_COMPLETED"
 
 
