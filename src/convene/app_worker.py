@@ -125,7 +125,7 @@ async def work() -> int:
         link.see(Seen(mode, view))
     clock = SystemClock()
     server = Server(
-        app.front,
+        app.front.__call__,  # as in `app_serve.py`
         msgspec.convert(config.edge, ServerSettings, from_attributes=True),
         new_id=lambda: clock.stamped_id("req_"),
         wall_now=clock.now,

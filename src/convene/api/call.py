@@ -272,7 +272,7 @@ class Call:
         self.status = status
         common = self.common
         if content_type is JSON_TYPE and common:
-            lines, rest = _JSON_LINE % common[0][1], common[1:]
+            lines, rest = _JSON_LINE % common[0][1], common[1:] if len(common) > 1 else []
         else:
             lines, rest = b"", [(b"content-type", content_type), *common]
         outcome = self.outcome

@@ -116,13 +116,12 @@ _PLAIN_REPLY: Final = (
             created=-1,
             model="%b",
             choices=[ReplyChoice(0, ReplyMessage("%b"), "stop")],
-            usage=ReplyUsage(-1, -1, -1),
+            usage=ReplyUsage(-1, -1, -1, PromptDetails(-1), CompletionDetails(-1)),
             metadata=ReplyMetadata("%b", "%b", upstream="%b"),
         )
     )
     .replace(b'"stop"', b"%b")
     .replace(b'"%b"', b"%b")
-    .replace(_encode(ReplyUsage(-1, -1, -1)), b"%b")
     .replace(b"-1", b"%d")
     .replace(b'"upstream":%b', b'"upstream":%b%b')
     .replace(b'"executable_data"', b'%b"executable_data"')
@@ -144,8 +143,11 @@ def _plain_reply(answer: PlainAnswer, turn: Turn, call: ChatCall, request_id: st
         model,
         _encode(answer.text),
         _encode(answer.finish),
-        # five numbers: `Encoder` writes them all in less than a template takes for two
-        _encode(usage_of(used)),
+        used.prompt_tokens,
+        used.completion_tokens,
+        used.prompt_tokens + used.completion_tokens,
+        used.cached_tokens,
+        used.reasoning_tokens,
         _encode(request_id),
         model,
         _encode(answer.upstream),

@@ -115,13 +115,17 @@ class Front:
         if scope["type"] != "http":
             await self._lifespan.run(scope, receive, send)
             return
-        began_at = self._monotonic()
+        # Here and elsewhere a function kept in an attribute is read before it is called: CPython 3.11 is quick at
+        # calling methods by name, and slow if the name turns out to be an attribute.
+        monotonic = self._monotonic
+        began_at = monotonic()
         self.in_flight += 1
         call = Call(scope, receive, send, self._body_bytes_max, self._limit_headers)
         try:
             same = self._same(call)
             if same is not None and same.plain:
-                call.name(self._stamped_id("req_"))
+                stamped_id = self._stamped_id
+                call.name(stamped_id("req_"))
             elif await self._meet(call):
                 return
             route = self._find(call) if same is None else same.route
@@ -141,7 +145,7 @@ class Front:
             await self._refuse(call, internal(call.request_id))
         finally:
             self.in_flight -= 1
-            duration_s = self._monotonic() - began_at
+            duration_s = monotonic() - began_at
             for witness in self._witnesses:
                 witness(call, duration_s)
 

@@ -123,8 +123,11 @@ class ResponseReader:
             return
         is_first, known = not self.received, self._known
         self.received = True
-        if is_first and known is not None and self._take_known(known, data):
-            return
+        if is_first and known is not None and not self._head_only:
+            body = known.take(data)
+            if body is not None:
+                self._take_known(known, body)
+                return
         # Set to 0 by every body piece, so that only a flood of framing and trailers grows it.
         self._quiet_bytes += len(data)
         try:
@@ -140,18 +143,14 @@ class ResponseReader:
         elif is_first and self.complete and self._lessons:
             self._learn_head(data)
 
-    def _take_known(self, known: KnownAnswer, data: bytes) -> bool:
-        """Take a whole answer whose head was read before, without reading it again. Return whether it was one."""
-        body = None if self._head_only else known.take(data)
-        if body is None:
-            return False
+    def _take_known(self, known: KnownAnswer, body: bytes) -> None:
+        """Take a whole answer whose head was read before, without reading it again."""
         self.status, self.headers, self.length = OK, known.headers, len(body)
         if body:
             self.pieces.append(body)
             self.buffered = len(body)
         self.keep_alive_s = known.keep_alive_s
         self.head_done = self.complete = self.reusable = True
-        return True
 
     def _learn_head(self, data: bytes) -> None:
         """Keep the head of an answer that came whole and alone, to know the next one by it."""

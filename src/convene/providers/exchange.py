@@ -134,7 +134,7 @@ class Exchange:
         give: Callable[[Pick, http.Response, T], R],
     ) -> R:
         """Do what `open` and `ask` say; `give` makes of an answer that has begun what they return."""
-        hosts = self.hosts
+        hosts, settings = self.hosts, self._settings
         hosts.budget.earn()
         pick = hosts.choose()
         if pick is None:
@@ -143,8 +143,10 @@ class Exchange:
         while True:
             response: http.Response | None = None
             try:
-                response = await self._client.send(self._request(pick, body, bool(tried)))
-                blamed = self._blamed[pick.number]
+                number, fresh = pick.number, settings.fresh or len(tried) > 0
+                request = http.Request("POST", self._urls[number], self._headers, body, settings.timeouts, fresh)
+                response = await self._client.send(request)
+                blamed = self._blamed[number]
                 if 200 <= response.status < 300:  # noqa: PLR2004 - the statuses of success
                     whole = None if glance is None else response.peek()
                     seen = None if whole is None or glance is None else glance(whole, blamed, asked)
@@ -168,11 +170,6 @@ class Exchange:
         self.hosts.succeeded(pick)
         response.close()
         return found
-
-    def _request(self, pick: Pick, body: bytes, again: bool) -> http.Request:  # noqa: FBT001 -- on the hot path
-        settings = self._settings
-        fresh = again or settings.fresh
-        return http.Request("POST", self._urls[pick.number], self._headers, body, settings.timeouts, fresh)
 
     async def _again(self, verdict: Verdict, pick: Pick, response: http.Response | None, tried: list[int]) -> Pick:
         """Book a try that failed, and return the host for the next one after its wait. Raises the fault if none is."""

@@ -94,8 +94,11 @@ class Breaker:
         """Note a whole answer."""
         if self.open:
             self.answer(now)
-        self._fade(now)
-        self._good += 1.0
+        # `_fade` written out, as every request passes here
+        factor = 0.5 ** ((now - self._recent_at) / RECENT_HALF_LIFE_S)
+        self._recent_at = now
+        self._good = self._good * factor + 1.0
+        self._bad *= factor
         self._in_a_row = 0
 
     def fail(self, now: float, *, probe: bool) -> None:
@@ -209,7 +212,8 @@ class Hosts:
 
     def succeeded(self, pick: Pick) -> None:
         """Say that the host gave a whole answer, if only to refuse the request."""
-        self._breakers[pick.number].succeed(self._now())
+        now = self._now
+        self._breakers[pick.number].succeed(now())
 
     def failed(self, pick: Pick) -> None:
         """Say that the host failed: no connection, a 5xx, a time-out, a broken answer."""

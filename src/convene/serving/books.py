@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable
-from functools import partial
 from math import floor
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -30,7 +29,7 @@ from convene.store.base_ledger import Entry, Intent
 from convene.usage import FREE, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from convene.clock import Clock
     from convene.serving.allowances import Allowances
@@ -48,8 +47,8 @@ SETTLE_TRIES: Final = 5
 PAUSE_S: Final = 0.05
 """Before the second of these tries; four times as long before each further one."""
 _NOTHING = Usage()
-_amounts_of: Final[Callable[[tuple[int, ...]], Amounts]] = partial(tuple.__new__, Amounts)
-"""Without the call of Python code that `Amounts(...)` is."""
+_new_tuple: Final = tuple.__new__
+"""Makes `Amounts` of a tuple, without the call of Python code that `Amounts(...)` is."""
 
 
 class Estimates(Protocol):
@@ -102,7 +101,8 @@ class Books:
 
     async def reserve(self, ask: Ask, outcome: Outcome) -> BookedLease:
         """Return the request's lease. Raises as `Admission.reserve` says."""
-        began_at = self.monotonic()
+        now, monotonic = self.now, self.monotonic
+        began_at = monotonic()
         limits = self._allowances.of(ask.principal, ask.model, ask.terms)
         amounts = self._amounts(ask)
         local = self._local
@@ -117,7 +117,7 @@ class Books:
         if type(answer) is Refusal:  # an eighth of what `isinstance` takes to say no to a `Struct`
             answer = await self._wait(ask, outcome, limits, amounts, answer)
         outcome.standing = Standing(limits, answer.states, answer.now_us)
-        at_us = floor(self.now() * SECOND_US)
+        at_us = floor(now() * SECOND_US)
         lease = BookedLease(self, ask, outcome, limits, at_us, began_at, ask.choices, ask.prompt_bytes)
         self.live[ask.id] = lease
         try:
@@ -156,7 +156,7 @@ class Books:
         if price is not FREE and not price.free:
             ceiling = (ask.output_max or self.terms.output_ceiling) * ask.choices if ask.kind == "chat" else 0
             micros = price.at_most(ask.prompt_bytes + TEMPLATE_TOKENS, ceiling, images=ask.images)
-        return _amounts_of((1, prompt + output, prompt, output, ask.images, micros, 1))
+        return _new_tuple(Amounts, (1, prompt + output, prompt, output, ask.images, micros, 1))
 
     def round_amounts(self, ask: Ask, size: int, output_max: int | None) -> Amounts:
         """Return what a further round of a turn will cost by estimate: no request and no place of its own."""
@@ -167,7 +167,7 @@ class Books:
         if price is not FREE and not price.free:
             ceiling = self.terms.output_ceiling if output_max is None else output_max
             micros = price.at_most(size + TEMPLATE_TOKENS, ceiling) - price.request
-        return _amounts_of((0, prompt + output, prompt, output, 0, micros, 0))
+        return _new_tuple(Amounts, (0, prompt + output, prompt, output, 0, micros, 0))
 
     async def top_up(self, lease_id: str, round_number: int, amounts: Amounts) -> Grant | Refusal | None:
         """Charge a further round; None: the lease has run out here, and nothing was charged. Raises `StoreFault`."""
@@ -345,7 +345,8 @@ def _intent_of(ask: Ask, at_us: int, reserved: Amounts) -> Intent:
 def _entry_of(ask: Ask, lease: BookedLease, outcome: Outcome, used: Usage, cost: int) -> Entry:
     who, agentic = ask.principal, ask.agentic
     first_ms = outcome.first_event_ms
-    duration_us = floor((lease._books.monotonic() - lease.began_at) * SECOND_US)  # noqa: SLF001 -- its own
+    monotonic = lease._books.monotonic  # noqa: SLF001 -- its own
+    duration_us = floor((monotonic() - lease.began_at) * SECOND_US)
     ttft_us = None if first_ms is None else floor(first_ms * 1000)
     if ttft_us is not None and ttft_us > duration_us:
         # counted from a moment earlier than the duration: a first byte is never later than the end

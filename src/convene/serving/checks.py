@@ -31,6 +31,8 @@ def fit(generation: Generation, can: Capabilities, model: str) -> Generation:
         if type(message.content) is not str:
             _check_messages(generation.messages, can, model)
             break
+    if sampling.max_tokens is None and (can.temperature is None or sampling.temperature is not None):
+        return generation  # nearly all: nothing to fill in, nothing to clamp
     fitted = _fit_sampling(sampling, can)
     return generation if fitted is sampling else msgspec.structs.replace(generation, sampling=fitted)
 

@@ -99,6 +99,7 @@ class KeyRing:
         """`default_plan` is for keys where nobody behind them says one; without `accounts` only nobody's keys pass."""
         self._keys = keys
         self._clock = clock
+        self._now = clock.now
         self._accounts = accounts
         self._default_plan = default_plan
         self._known: dict[bytes, _Known] = {}
@@ -132,7 +133,8 @@ class KeyRing:
     def still(self, principal: Principal) -> bool:
         """Whether the key that this principal was given to holds as it did then; False asks for `admit`."""
         known = self._holders.get(id(principal))
-        return known is not None and known.principal is principal and known.expires_at > self._clock.now()
+        now = self._now
+        return known is not None and known.principal is principal and known.expires_at > now()
 
     async def look_up(self, authorization: str | None) -> Principal:
         """Return who holds this header's key, asking the store.

@@ -155,7 +155,8 @@ class Turn:
         self.request = request
         self.request_id = request_id
         self.id = turns.clock.stamped_id("chatcmpl-")
-        self.created = floor(turns.now())
+        now = turns.now
+        self.created = floor(now())
         self.model = request.model
         self.outcome = Outcome(model=deployment.card.id, upstream=deployment.chat.upstream)
 
@@ -200,7 +201,8 @@ class Turn:
         lease = await self._reserve()
         try:
             found = await whole(self._generation)
-            outcome.first_event_ms = (self._turns.monotonic() - self._began_at) * 1000
+            monotonic = self._turns.monotonic
+            outcome.first_event_ms = (monotonic() - self._began_at) * 1000
             answer: Fold | PlainAnswer
             if isinstance(found, PlainAnswer):
                 answer = found
@@ -209,7 +211,8 @@ class Turn:
                 for ran in answer.tools:
                     outcome.note_tool(ran)
             outcome.usage, outcome.finish = answer.usage, answer.finish
-            outcome.upstream = answer.upstream or outcome.upstream
+            if answer.upstream and answer.upstream != outcome.upstream:
+                outcome.upstream = answer.upstream
         except Exception as fault:  # whatever it is, the books say that it failed; raised on
             self._fail(fault)
             raise
@@ -225,7 +228,8 @@ class Turn:
 
     def _reserve(self) -> Awaitable[Lease]:
         turns, deployment, generation = self._turns, self._deployment, self._generation
-        self._began_at = turns.monotonic()
+        monotonic = turns.monotonic
+        self._began_at = monotonic()
         can = deployment.chat.capabilities
         outcome = self.outcome
         ask = Ask(  # in the order of its fields: see there

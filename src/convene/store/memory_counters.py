@@ -95,7 +95,8 @@ class LocalMemoryCounters:
         held = self._leases.get(lease)
         if held is not None:
             return held.grant
-        now_us = floor(self._monotonic() * 1e6 + 0.5)
+        monotonic = self._monotonic
+        now_us = floor(monotonic() * 1e6 + 0.5)
         ends = self._ends
         if ends and ends[0][0] <= now_us:
             self._retire(now_us)
@@ -150,7 +151,8 @@ class LocalMemoryCounters:
         held = self._leases.pop(lease, None)
         if held is None:
             return None
-        now_us = floor(self._monotonic() * 1e6 + 0.5)
+        monotonic = self._monotonic
+        now_us = floor(monotonic() * 1e6 + 0.5)
         plan, reserved = held.plan, held.reserved
         if plan.generation != self._generation:
             self._make_ready(plan)
