@@ -47,7 +47,7 @@ class ToolCall(msgspec.Struct, frozen=True):
     arguments: str
 
 
-class Message(msgspec.Struct, frozen=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """One turn of the conversation. `content` is text, or parts when there is more than text.
 
     Encoded, one that has text and no calls is a message in OpenAI's plain form; `openai_codec.py` lives on it.

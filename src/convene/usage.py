@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Usage(msgspec.Struct, frozen=True):
+class Usage(msgspec.Struct, frozen=True, gc=False):
     """Tokens of one generation, or the sum over several.
 
     `completion_tokens` includes `reasoning_tokens` (CHAT-07); `prompt_tokens` includes `cached_tokens`.

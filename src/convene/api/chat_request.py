@@ -32,7 +32,7 @@ OURS = KNOWN - HOST_FIELDS
 """Fields that are read here and go no further in the form they came in."""
 
 
-class ChatCall(msgspec.Struct, frozen=True, kw_only=True):
+class ChatCall(msgspec.Struct, frozen=True, gc=False):
     """A chat request and how its reply must look."""
 
     request: ChatRequest
@@ -77,9 +77,9 @@ def _read_plain(wire: PlainChatBody, session_id: str | None) -> ChatCall:
     generation = Generation(tuple(messages), sampling, tool_choice=_NO_TOOLS, stream=stream, user=wire.user)
     agentic = _PLAIN if session_id is None else Agentic(session_id=session_id or None)
     return ChatCall(
-        request=ChatRequest(model=wire.model, generation=generation, agentic=agentic),
-        stream=stream,
-        include_usage=stream and options is not None and options.include_usage is True,
+        ChatRequest(wire.model, generation, agentic),
+        stream,
+        stream and options is not None and options.include_usage is True,
         legacy_functions=False,
         service_tier=False,
     )

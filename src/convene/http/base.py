@@ -74,7 +74,7 @@ class Timeouts(msgspec.Struct, frozen=True):
     total_s: float = 900.0
 
 
-class Request(msgspec.Struct, frozen=True):
+class Request(msgspec.Struct, frozen=True, gc=False):
     """One request. `url` is absolute (http or https); `headers` go as given; framing and Host are the client's."""
 
     method: str

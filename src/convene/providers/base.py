@@ -42,7 +42,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it calls a tool after it has seen what another returned; not published."""
 
 
-class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """How to choose tokens; `None` is the model's own default. 0 and null limits arrive as None (decisions 7).
 
     Encoded, it is those fields of OpenAI's body that were set; `openai_codec.py` lives on it.
@@ -78,7 +78,7 @@ HOST_FIELDS = frozenset(
 """OpenAI's fields that only a host can give a meaning; they travel in `Generation.extra` with the unknown ones."""
 
 
-class Generation(msgspec.Struct, frozen=True):
+class Generation(msgspec.Struct, frozen=True, gc=False):
     """One call of a model: everything it needs, and nothing of who asked.
 
     `stream` is what the caller wants; a provider may stream from its host either way. `spoken` asks for audio too, as

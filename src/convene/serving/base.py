@@ -70,7 +70,7 @@ class Agentic(msgspec.Struct, frozen=True, kw_only=True):
     """The caller waits for agents as long as they take: nothing is deferred, and nothing answered without them."""
 
 
-class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ChatRequest(msgspec.Struct, frozen=True, gc=False):
     """A chat completion as asked: the requested model's name, what to generate, how agentic."""
 
     model: str
@@ -88,7 +88,7 @@ class EmbeddingRequest(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """How a caller's limits stand: their states as in `limits.limit.Grant`, and the refusal, if it is one's."""
 
     limits: tuple[Limit, ...]
@@ -97,7 +97,7 @@ class Standing(msgspec.Struct, frozen=True):
     refusal: Refusal | None = None
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class Outcome(msgspec.Struct, gc=False):
     """What is known of a turn so far: filled while it runs, read by the access log and the ledger."""
 
     model: str = ""

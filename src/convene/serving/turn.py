@@ -158,7 +158,7 @@ class Turn:
         now = turns.now
         self.created = floor(now())
         self.model = request.model
-        self.outcome = Outcome(model=deployment.card.id, upstream=deployment.chat.upstream)
+        self.outcome = Outcome(deployment.card.id, deployment.chat.upstream)
 
     async def events(self) -> AsyncGenerator[Event]:
         """Reserve, run the model, settle exactly once whatever happens on the way (invariants 5 and 6)."""

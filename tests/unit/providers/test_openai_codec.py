@@ -286,12 +286,15 @@ SAMPLINGS = st.builds(
     Sampling,
     temperature=st.one_of(st.none(), st.floats(0, 2)),
     top_p=st.one_of(st.none(), st.floats(0, 1)),
+    frequency_penalty=st.one_of(st.none(), st.floats(-2, 2)),
+    presence_penalty=st.one_of(st.none(), st.floats(-2, 2)),
     max_tokens=st.one_of(st.none(), st.integers(1, 9)),
     stop=st.sampled_from([(), ("a", "b")]),
     seed=st.one_of(st.none(), st.integers(-5, 5)),
     logit_bias=st.one_of(st.none(), st.dictionaries(st.sampled_from(["1", "2"]), st.floats(-9, 9))),
     logprobs=st.booleans(),
     top_logprobs=st.one_of(st.none(), st.integers(0, 5)),
+    reasoning_effort=st.sampled_from([None, "high"]),
     verbosity=st.sampled_from([None, "low"]),
 )
 GENERATIONS = st.builds(
