@@ -1,6 +1,7 @@
 """`make bench`: every figure beside its bar, as ratios to a yardstick of the same run where speed is concerned.
 
-    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic] [agents] [images]
+    python bench/run.py [plain] [streams] [engine] [ledger] [postgres] [limits] [runs] [agentic] [agents] [search]
+        [images]
 
 Quiet machine, two cores or more: the gateway has core 0, load and upstream share core 1. Exit code 1 if a bar is
 missed, 2 if a yardstick is not installed.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+import agent_search
 import agentic
 import agents
 import engine
@@ -35,6 +37,7 @@ SECTIONS: dict[str, Callable[[], bool]] = {
     "limits": limits.measure,
     "agentic": agentic.measure,
     "agents": agents.measure,
+    "search": agent_search.measure,
     "runs": runs.measure,
     "images": images.measure,
 }

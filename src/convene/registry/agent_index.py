@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import heapq
-from array import array
+import math
 from typing import TYPE_CHECKING, Final
 
+from convene.registry.columns import Columns
 from convene.registry.documents import bare, facts_of, fields_of, key_of
 from convene.registry.globe import Globe
 from convene.registry.lexical import LexicalIndex
-from convene.registry.ranking import score
 from convene.registry.vectors import VectorIndex
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection
 
     from convene.registry.base_search import ProtocolName
     from convene.registry.documents import Facts
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from convene.store.base_market import AgentRow
 
 STALE_MIN: Final = 1000
-CHUNK: Final = 8192
-COLUMNS: Final = ("prior", "created", "changed", "calls")
+CHUNK: Final = 1024
 
 
 class AgentIndex:
@@ -35,11 +33,12 @@ class AgentIndex:
         self.names: dict[str, ProtocolName] = {}
         """Protocols by their bare digest."""
         self.facts: list[Facts | None] = []
+        self.columns = Columns()
         self._places: dict[str, int] = {}
         self._handles: dict[str, int] = {}
-        self._named: dict[str, set[int]] = {}
+        self._named: dict[str, int | set[int]] = {}
+        """One place, as for nearly all names, or several."""
         self._groups: dict[str, set[int]] = {}
-        self._columns = {name: array("d") for name in COLUMNS}
 
     def __len__(self) -> int:
         return len(self._places)
@@ -64,8 +63,7 @@ class AgentIndex:
                 self._remove(place)
             place = self.words.add(fields_of(row, self.names))
             self.facts.append(None)
-            for column in self._columns.values():
-                column.append(-1.0)
+            self.columns.add()
             is_new = True
         else:
             self._ungroup(place, before)
@@ -81,28 +79,30 @@ class AgentIndex:
         """Return where the agent of this handle is."""
         return self._handles.get(handle)
 
-    def named(self, name: str) -> Iterable[int]:
+    def named(self, name: str) -> Collection[int]:
         """Return where the agents of this folded name are."""
-        return self._named.get(name, ())
+        there = self._named.get(name, set[int]())
+        return there if isinstance(there, set) else {there}
 
     def group(self, name: str) -> set[int]:
         """Return the places of a group: `tag:x`, `proto:x`, `kind:x`, `readme`, `geo`."""
         return self._groups.get(name, set())
 
     async def top(self, column: str, most: int, pace: Pace, *, ascending: bool = False) -> list[int]:
-        """Return the places with the most, or the least, in a column; `COLUMNS` names them."""
-        values = self._columns[column]
+        """Return the places with the most, or the least, in a column (`columns.NAMES`)."""
+        values = self.columns.rows[column]
+        turn = 1 if ascending else -1
         best: list[tuple[float, int]] = []
+        limit = math.inf
         for start in range(0, len(values), CHUNK):
-            some = ((value, -at) for at, value in enumerate(values[start : start + CHUNK], start) if value >= 0)
-            pick = heapq.nsmallest if ascending else heapq.nlargest
-            best = pick(most, [*best, *some])
+            some = enumerate(values[start : start + CHUNK], start)
+            best += [(turn * value, at) for at, value in some if value >= 0 and turn * value < limit]
+            if len(best) >= 2 * most:
+                best.sort()
+                del best[most:]
+                limit = best[-1][0]
             await pace.breathe()
-        return [-at for _, at in best]
-
-    def value(self, column: str, place: int) -> float:
-        """Return what a column says of a place."""
-        return self._columns[column][place]
+        return [at for _, at in sorted(best)[:most]]
 
     def _put(self, place: int, facts: Facts, now_us: int) -> None:
         self.facts[place] = facts
@@ -110,24 +110,30 @@ class AgentIndex:
         if facts.handle:
             self._handles[facts.handle] = place
         if facts.name:
-            self._named.setdefault(facts.name, set()).add(place)
+            there = self._named.get(facts.name)
+            if isinstance(there, set):
+                there.add(place)
+            else:
+                self._named[facts.name] = place if there is None else {there, place}
         for group in _groups_of(facts):
             self._groups.setdefault(group, set()).add(place)
         if facts.geo is not None:
             self.globe.put(place, facts.geo)
-        self._columns["prior"][place] = score(1.0, facts.standing, now_us).value
-        self._columns["created"][place] = facts.created_us
-        self._columns["changed"][place] = facts.changed_us
-        self._columns["calls"][place] = facts.standing.tally.calls
+        self.columns.put(place, facts, now_us)
 
     def _ungroup(self, place: int, facts: Facts) -> None:
         if self._handles.get(facts.handle) == place:
             del self._handles[facts.handle]
-        for groups, group in ((self._named, facts.name), *((self._groups, group) for group in _groups_of(facts))):
-            if group in groups:
-                groups[group].discard(place)
-                if not groups[group]:
-                    del groups[group]
+        there = self._named.get(facts.name)
+        if isinstance(there, set):
+            there.discard(place)
+        if there in (place, set()):
+            del self._named[facts.name]
+        for group in _groups_of(facts):
+            if group in self._groups:
+                self._groups[group].discard(place)
+                if not self._groups[group]:
+                    del self._groups[group]
         if facts.geo is not None:
             self.globe.take(place, facts.geo)
 
@@ -138,8 +144,7 @@ class AgentIndex:
         self._ungroup(place, facts)
         self._places.pop(facts.id, None)
         self.facts[place] = None
-        for column in self._columns.values():
-            column[place] = -1.0
+        self.columns.clear(place)
         self.vectors.take(place)
         self.words.drop()
 

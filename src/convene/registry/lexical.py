@@ -3,18 +3,19 @@
 A listing has a place, a number that only grows. What a word says about a listing is worked out when the listing comes
 and kept in one byte, its impact: term frequency over all fields, by the field's weight and against its usual length,
 saturated as in BM25. How rare a word is counts when it is asked for. Rare words keep a list of places; a word of more
-than `DENSE_MIN` listings keeps one byte for each place instead, of which a question looks at the `CHAMPIONS` highest
-and, for listings that another word has brought up, at any. So a question costs the same for common words as for rare.
-What that misses is measured (`bench/agent_search.py`, recall).
+than `DENSE_MIN` listings keeps one byte for each place instead. The common words of a question are added up for all
+places at once, in C: each row of bytes is scaled by the word's weight (`bytes.translate`) and read as one whole number,
+and the sum of these numbers holds a rough score for each place in a byte. It says which listings to look at closely.
+So a question costs little more for common words than for rare, and finds what scoring every listing would find
+(`bench/agent_search.py`, recall).
 """
 
 from __future__ import annotations
 
-import heapq
 import math
+import sys
 from array import array
 from collections.abc import Sequence
-from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,14 +23,19 @@ import msgspec
 from convene.registry.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from convene.registry.pace import Pace
 
 DENSE_MIN: Final = 4096
 DENSE_SHARE: Final = 24
 """A word is dense when more than one listing in so many has it."""
-CHAMPIONS: Final = 4096
+ROUGH_BEST: Final = 2048
+"""So many listings that have only common words are looked at closely."""
+ROUGH_MAX: Final = 255
+SAMPLED: Final = 8
+CHUNK: Final = 65_536
+"""So many places are added up at a time."""
 IMPACT_MAX: Final = 255
 SATURATION: Final = 2.0
 """BM25's k1, in the unit of field weights: a word once in the name has 5 / (5 + 2) of all that it can have."""
@@ -39,9 +45,11 @@ LIKE_MAX: Final = 10
 NEAR_MAX: Final = 4
 UNKNOWN_SHARE: Final = 0.35
 """How much of a rare word's weight a word that no listing has takes from all: people name cities and persons."""
-STALE_SHARE: Final = 16
-"""Champions are looked for again when one in so many of a word's listings is new."""
-PRUNE_MIN: Final = 2048
+TABLE_MIN: Final = 256
+"""From so many listings on, a word's scores are looked up in a table of all impacts."""
+
+
+_BELOW: Final = bytes(range(256))
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -53,28 +61,24 @@ class Field(msgspec.Struct, frozen=True):
     words: Sequence[str]
 
 
-class _Sparse:
+class _Sparse(msgspec.Struct, gc=False):
     """A rare word: where it is, and its impact there."""
 
-    __slots__ = ("impacts", "places")
+    packed: bytearray
+    """Its places, four bytes each (bytes are smaller than an array and nothing for the collector of cycles)."""
+    impacts: bytearray
 
-    def __init__(self) -> None:
-        self.places = array("I")
-        self.impacts = bytearray()
+    @property
+    def places(self) -> array[int]:
+        """Where it is."""
+        return array("I", self.packed)
 
 
-class _Dense:
+class _Dense(msgspec.Struct, gc=False):
     """A common word: its impact everywhere, 0 where it is not."""
 
-    __slots__ = ("_at", "_champions", "count", "impacts")
-
-    def __init__(self, sparse: _Sparse, size: int) -> None:
-        self.impacts = bytearray(size)
-        for place, impact in zip(sparse.places, sparse.impacts, strict=True):
-            self.impacts[place] = impact
-        self.count = len(sparse.places)
-        self._at = -1
-        self._champions = array("I")
+    impacts: bytearray
+    count: int
 
     def put(self, place: int, impact: int) -> None:
         """Add a listing."""
@@ -86,13 +90,6 @@ class _Dense:
         """Have a byte for each of so many places."""
         if len(self.impacts) < size:
             self.impacts.extend(bytes(size - len(self.impacts)))
-
-    def champions(self) -> array[int]:
-        """Return the places where it has most impact."""
-        if self._at < 0 or self.count - self._at > self.count // STALE_SHARE:
-            self._champions = best_bytes(self.impacts, CHAMPIONS)
-            self._at = self.count
-        return self._champions
 
 
 class Matches(msgspec.Struct, frozen=True):
@@ -107,7 +104,8 @@ class LexicalIndex:
 
     def __init__(self) -> None:
         self.vocabulary = Vocabulary()
-        self._postings: list[_Sparse | _Dense] = []
+        self._postings: list[int | _Sparse | _Dense] = []
+        """By the number of a word. One that a single listing has is kept as place * 256 + impact: half of all words."""
         self._size = 0
         self._live = 0
 
@@ -126,20 +124,25 @@ class LexicalIndex:
         place = self._size
         self._size += 1
         self._live += 1
+        known, number_of = self._postings, self.vocabulary.add
+        packed = place.to_bytes(4, sys.byteorder)
         for word, frequency in weigh(fields).items():
-            impact = max(1, round(IMPACT_MAX * frequency / (frequency + SATURATION)))
-            number = self.vocabulary.add(word)
-            if number == len(self._postings):
-                self._postings.append(_Sparse())
-            postings = self._postings[number]
+            impact = round(IMPACT_MAX * frequency / (frequency + SATURATION)) or 1
+            number = number_of(word)
+            if number == len(known):
+                known.append(place * 256 + impact)
+                continue
+            postings = known[number]
+            if isinstance(postings, int):
+                postings = known[number] = _sparse(postings)
             if isinstance(postings, _Dense):
                 postings.put(place, impact)
                 continue
-            postings.places.append(place)
+            postings.packed += packed
             postings.impacts.append(impact)
-            count = len(postings.places)
+            count = len(postings.impacts)
             if count > DENSE_MIN and count * DENSE_SHARE > self._size:
-                self._postings[number] = _Dense(postings, self._size)
+                known[number] = _dense(postings, self._size)
         return place
 
     def drop(self) -> None:
@@ -157,13 +160,19 @@ class LexicalIndex:
             ideal += await self._score(word, scores, dense, pace)
         if only is not None:
             scores = {place: scores.get(place, 0.0) for place in only if place in scores or dense}
-        if dense:
-            scores = await self._add_dense(scores, dense, keep, pace, alone=only is None)
-            if only is not None:
-                scores = {place: score for place, score in scores.items() if score}
+        elif dense:
+            scores = await self._with_common(scores, dense, keep, pace)
+        for weight, common in dense:
+            common.grow(self._size)
+            impacts = common.impacts
+            scores = {place: score + weight * impacts[place] for place, score in scores.items()}
+            await pace.breathe()
+        if only is not None and dense:
+            scores = {place: score for place, score in scores.items() if score}
+        await pace.breathe()
         if not scores:
             return Matches([], 0)
-        best = heapq.nlargest(keep, scores.items(), key=itemgetter(1))
+        best = _highest(scores, keep)
         scale = 1.0 / (IMPACT_MAX * ideal)
         return Matches([(place, min(1.0, score * scale)) for place, score in best], len(scores))
 
@@ -173,23 +182,32 @@ class LexicalIndex:
         if not alike:
             return UNKNOWN_SHARE * self._rarity(1)
         found: dict[int, float] = {}
+        common: tuple[float, _Dense] | None = None
         heaviest = 0.0
         for number, factor in alike:
             postings = self._postings[number]
-            count = postings.count if isinstance(postings, _Dense) else len(postings.places)
+            count = _count(postings)
             weight = self._rarity(count) * factor
             heaviest = max(heaviest, weight)
-            if not isinstance(postings, _Dense):
+            if isinstance(postings, int):
+                place, score = postings >> 8, weight * (postings & 0xFF)
+                if score > found.get(place, 0.0):
+                    found[place] = score
+            elif isinstance(postings, _Sparse):
                 _raise_to(found, postings, weight)
             elif factor == 1.0:
-                dense.append((weight, postings))
+                common = (weight, postings)
             await pace.breathe()
-        if scores:
-            get = scores.get
-            for place, score in found.items():
-                scores[place] = get(place, 0.0) + score
-        else:
-            scores.update(found)
+        if common is not None:
+            dense.append(common)
+            found = _above(found, *common, self._size)
+        if len(found) > len(scores):  # the smaller is added to the larger
+            added, found = found, dict(scores)
+            scores.clear()
+            scores.update(added)
+        get = scores.get
+        for place, score in found.items():
+            scores[place] = get(place, 0.0) + score
         await pace.breathe()
         return heaviest
 
@@ -200,12 +218,13 @@ class LexicalIndex:
         """
         for number, factor in self._alike(word):
             postings = self._postings[number]
-            if isinstance(postings, _Dense):
-                if factor == 1.0:
-                    yield self._rarity(postings.count), ((at, one) for at, one in enumerate(postings.impacts) if one)
-            else:
-                weight = self._rarity(len(postings.places)) * factor
+            weight = self._rarity(_count(postings)) * factor
+            if isinstance(postings, int):
+                postings = _sparse(postings)
+            if isinstance(postings, _Sparse):
                 yield weight, zip(postings.places, postings.impacts, strict=True)
+            elif factor == 1.0:
+                yield weight, ((at, one) for at, one in enumerate(postings.impacts) if one)
 
     def _alike(self, word: str) -> list[tuple[int, float]]:
         """Return the word itself and those that may stand for it, each with how well it does."""
@@ -215,25 +234,34 @@ class LexicalIndex:
             return [(own, 1.0), *alike]
         return alike or self.vocabulary.near(word, NEAR_MAX)
 
-    async def _add_dense(
-        self, scores: dict[int, float], dense: list[tuple[float, _Dense]], keep: int, pace: Pace, *, alone: bool
+    async def _with_common(
+        self, scores: dict[int, float], dense: Sequence[tuple[float, _Dense]], keep: int, pace: Pace
     ) -> dict[int, float]:
-        """Return the scores with what common words add to them and, with `alone`, the listings that these bring up."""
-        room = sum(IMPACT_MAX * weight for weight, _ in dense)
-        if len(scores) > max(keep, PRUNE_MIN):
-            reached = heapq.nlargest(keep, scores.values())[-1] - room
-            if reached > 0:
-                scores = {place: score for place, score in scores.items() if score >= reached}
-        for _, postings in dense if alone else ():
-            for place in postings.champions():
-                scores.setdefault(place, 0.0)
+        """Return, without what common words add to them, all scores that may be among the highest with it."""
+        top = ROUGH_MAX - (len(dense) + 1) // 2  # each word is rounded, and the sum must fit a byte
+        unit = IMPACT_MAX * sum(weight for weight, _ in dense) / top
+        tables = [(bytes(round(weight * one / unit) for one in range(IMPACT_MAX + 1)), word) for weight, word in dense]
+        rough = bytearray()
+        for start in range(0, self._size, CHUNK):
+            stop = min(start + CHUNK, self._size)
+            total = 0
+            for table, word in tables:
+                total += int.from_bytes(word.impacts[start:stop].translate(table), "little")
+            rough += total.to_bytes(stop - start, "little")
             await pace.breathe()
-        for weight, postings in dense:
-            postings.grow(self._size)
-            impacts = postings.impacts
-            scores = {place: score + weight * impacts[place] for place, score in scores.items()}
-            await pace.breathe()
-        return scores
+        rough.extend(bytes(self._size - len(rough)))  # listings that have come in the meantime
+        likely = best_bytes(rough, max(keep, ROUGH_BEST))
+        await pace.breathe()
+        scores = dict.fromkeys(likely, 0.0) | scores
+        if len(scores) <= keep:
+            return scores
+        off = unit * len(dense)  # by half a unit a word each way
+        floor = unit * sorted(map(rough.__getitem__, likely))[-keep] - off if len(likely) > keep else 0.0
+        pairs = ((place, score + unit * rough[place]) for place, score in scores.items())
+        about = {place: score for place, score in pairs if score >= floor}
+        await pace.breathe()
+        floor = _highest_but(keep, list(about.values())) - off
+        return {place: scores[place] for place, score in about.items() if score >= floor}
 
     def _rarity(self, count: int) -> float:
         """Return how much a word says that so many listings have (BM25's idf, never below 0)."""
@@ -241,14 +269,67 @@ class LexicalIndex:
         return math.log(1.0 + (live - count + 0.5) / (count + 0.5))
 
 
+def _sparse(single: int) -> _Sparse:
+    """Return the word of a single listing as one of several."""
+    return _Sparse(bytearray((single >> 8).to_bytes(4, sys.byteorder)), bytearray([single & 0xFF]))
+
+
+def _dense(sparse: _Sparse, size: int) -> _Dense:
+    """Return a rare word as a common one."""
+    impacts = bytearray(size)
+    for place, impact in zip(sparse.places, sparse.impacts, strict=True):
+        impacts[place] = impact
+    return _Dense(impacts, len(sparse.impacts))
+
+
+def _count(postings: int | _Sparse | _Dense) -> int:
+    """Return how many listings have a word."""
+    if isinstance(postings, int):
+        return 1
+    return len(postings.impacts) if isinstance(postings, _Sparse) else postings.count
+
+
 def _raise_to(found: dict[int, float], postings: _Sparse, weight: float) -> None:
     """Let each listing of a word have its score by it, unless it has a higher one by another word."""
+    if len(postings.impacts) >= TABLE_MIN:
+        scores = map([weight * impact for impact in range(IMPACT_MAX + 1)].__getitem__, postings.impacts)
+    else:
+        scores = map(weight.__mul__, postings.impacts)
     if not found:
-        found.update(zip(postings.places, map(weight.__mul__, postings.impacts), strict=True))
+        found.update(zip(postings.places, scores, strict=True))
         return
-    for place, impact in zip(postings.places, postings.impacts, strict=True):
-        if impact * weight > found.get(place, 0.0):
-            found[place] = impact * weight
+    get = found.get
+    pairs = zip(postings.places, scores, strict=True)
+    found.update({place: score for place, score in pairs if score > get(place, 0.0)})
+
+
+def _above(found: Mapping[int, float], weight: float, common: _Dense, size: int) -> dict[int, float]:
+    """Return by how much scores are above what a common word adds later: of words that are alike the best counts."""
+    common.grow(size)
+    impacts = common.impacts
+    return {place: more for place, score in found.items() if (more := score - weight * impacts[place]) > 0}
+
+
+def _highest(scores: Mapping[int, float], keep: int) -> list[tuple[int, float]]:
+    """Return the highest scores, highest first; of equal ones those of the first places."""
+    floor = _highest_but(keep, list(scores.values()))
+    best = [pair for pair in scores.items() if pair[1] >= floor]
+    best.sort(key=lambda pair: (-pair[1], pair[0]))
+    return best[:keep]
+
+
+def _highest_but(count: int, values: list[float]) -> float:
+    """Return the value that so many are not below; the lowest if there are fewer.
+
+    Sorting all would be most of a search for rare words, so a sample says what need not be sorted.
+    """
+    if len(values) > 4 * count:
+        sample = sorted(values[::SAMPLED], reverse=True)
+        guess = sample[min(len(sample) - 1, 2 * count // SAMPLED + SAMPLED)]
+        high = [value for value in values if value >= guess]
+        if len(high) >= count:
+            values = high
+    return sorted(values, reverse=True)[min(count, len(values)) - 1]
 
 
 def weigh(fields: Iterable[Field]) -> dict[str, float]:
@@ -265,16 +346,17 @@ def weigh(fields: Iterable[Field]) -> dict[str, float]:
 
 def best_bytes(values: bytes | bytearray, most: int) -> array[int]:
     """Return the places of the highest values above 0, at most so many; of equal ones the first."""
-    low, high = 1, 256  # at `high` and above there are at most so many
+    low, high, left = 1, 256, values  # at `high` and above there are at most so many
     while low < high:
         middle = (low + high) // 2
-        if _marked(values, middle).count(1) <= most:
+        above = left.translate(None, _BELOW[:middle])
+        if len(above) <= most:
             high = middle
         else:
-            low = middle + 1
-    found = places_of(_marked(values, low))
+            low, left = middle + 1, above
+    found = places_of(_marked(values, low), most)
     if low > 1 and len(found) < most:
-        found.extend(places_of(values.translate(_only(low - 1)))[: most - len(found)])
+        found.extend(places_of(values.translate(_only(low - 1)), most - len(found)))
     return found
 
 
@@ -287,11 +369,11 @@ def _only(value: int) -> bytes:
     return bytes(value) + b"\1" + bytes(255 - value)
 
 
-def places_of(marks: bytes | bytearray) -> array[int]:
-    """Return where the ones are in a row of zeros and ones."""
+def places_of(marks: bytes | bytearray, most: int) -> array[int]:
+    """Return where the first ones are in a row of zeros and ones, at most so many."""
     found = array("I")
     at = marks.find(1)
-    while at >= 0:
+    while at >= 0 and len(found) < most:
         found.append(at)
         at = marks.find(1, at + 1)
     return found

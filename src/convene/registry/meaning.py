@@ -143,11 +143,16 @@ class Meaning:
             raise
 
     async def _serve(self, agents: Sequence[str]) -> int:
-        wanted = [one for agent in dict.fromkeys(agents) if (one := self._wanted(agent)) is not None]
+        pace = Pace(self._clock.monotonic)
+        wanted = []
+        for agent in dict.fromkeys(agents):
+            one = self._wanted(agent)
+            if one is not None:
+                wanted.append(one)
+            await pace.breathe()
         if not wanted:
             return 0
         kept = await self._vectors().get([one.key for one in wanted], self._now_us())
-        pace = Pace(self._clock.monotonic)
         for one in wanted:
             if one.key in kept:
                 self._put(one, kept[one.key])

@@ -43,7 +43,7 @@ NEWCOMER_PLACE: Final = 5
 NEWCOMER_RELEVANCE: Final = 0.75
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is known of an agent, beside how well it fits a question."""
 
     tally: Tally
@@ -58,7 +58,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     has_avatar: bool = False
 
 
-class Score(msgspec.Struct, frozen=True):
+class Score(msgspec.Struct, frozen=True, gc=False):
     """Why an agent ranks where it does; all from 0 to 1."""
 
     value: float
@@ -76,8 +76,13 @@ def score(relevance: float, standing: Standing, now_us: int) -> Score:
 def scored(relevance: float, standing: Standing, good: float, won: float, now_us: int) -> Score:
     """Return the same, where its quality and success are known: they change with the row alone."""
     well = health(standing, now_us)
-    factors = (QUALITY_FLOOR + (1 - QUALITY_FLOOR) * good) * (SUCCESS_FLOOR + (1 - SUCCESS_FLOOR) * won) * well
-    return Score(relevance * factors * freshness(standing.tally, now_us), relevance, good, won, well)
+    value = relevance * (fitness(good, won) * well) * freshness(standing.tally.answered_us, now_us)
+    return Score(value, relevance, good, won, well)
+
+
+def fitness(good: float, won: float) -> float:
+    """Return the factors of quality and success."""
+    return (QUALITY_FLOOR + (1 - QUALITY_FLOOR) * good) * (SUCCESS_FLOOR + (1 - SUCCESS_FLOOR) * won)
 
 
 def quality(standing: Standing) -> float:
@@ -118,11 +123,11 @@ def health(standing: Standing, now_us: int) -> float:
     return max(HEALTH_FLOOR, 1.0 - (1.0 - math.pow(0.5, missed)) * math.pow(0.5, waited / RECOVERY_US))
 
 
-def freshness(tally: Tally, now_us: int) -> float:
-    """Return a little less than 1 for an agent whose last good answer is long ago, or that has never given one."""
-    if not tally.answered_us:
+def freshness(answered_us: float, now_us: int) -> float:
+    """Return a little less than 1 for an agent whose last good answer is long ago, or that has never given one (0)."""
+    if not answered_us:
         return 1.0 - FRESH_SHARE
-    age = max(0, now_us - tally.answered_us) / FRESH_US
+    age = max(0, now_us - answered_us) / FRESH_US
     return 1.0 - FRESH_SHARE * (1.0 - math.pow(0.5, age))
 
 
@@ -142,13 +147,15 @@ def health_word(standing: Standing) -> Health:
     return "good" if standing.tally.successes else "new"
 
 
-class Ranked(msgspec.Struct, frozen=True):
+class Ranked(msgspec.Struct, frozen=True, gc=False):
     """An agent in an order: its place in the index, its score, and what decides whether it is a newcomer."""
 
     place: int
-    score: Score
-    calls: int
-    impressions: int
+    value: float
+    relevance: float
+    health: float
+    calls: float
+    impressions: float
 
 
 def order(ranked: Sequence[Ranked]) -> list[Ranked]:
@@ -156,19 +163,17 @@ def order(ranked: Sequence[Ranked]) -> list[Ranked]:
 
     The newcomer is one that few have asked, fits nearly as well as the best, and has been shown least.
     """
-    ordered = sorted(ranked, key=lambda one: (-one.score.value, one.place))
+    ordered = sorted(ranked, key=lambda one: (-one.value, one.place))
     first = ordered[:NEWCOMER_PLACE]
     if len(ordered) <= NEWCOMER_PLACE or any(is_newcomer(one) for one in first):
         return ordered
-    enough = NEWCOMER_RELEVANCE * max(one.score.relevance for one in first)
+    enough = NEWCOMER_RELEVANCE * max(one.relevance for one in first)
     new = [
-        one
-        for one in ordered[NEWCOMER_PLACE:]
-        if is_newcomer(one) and one.score.relevance >= enough and one.score.health == 1.0
+        one for one in ordered[NEWCOMER_PLACE:] if is_newcomer(one) and one.relevance >= enough and one.health == 1.0
     ]
     if not new:
         return ordered
-    chosen = min(new, key=lambda one: (one.impressions, -one.score.value, one.place))
+    chosen = min(new, key=lambda one: (one.impressions, -one.value, one.place))
     rest = [one for one in ordered if one is not chosen]
     return [*rest[: NEWCOMER_PLACE - 1], chosen, *rest[NEWCOMER_PLACE - 1 :]]
 

@@ -6,6 +6,7 @@ Both are looked for among those that share three letters at one end, since one s
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from typing import Final
 
 END_CHARS: Final = 3
@@ -26,12 +27,12 @@ class Vocabulary:
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
-        self._words: list[str] = []
-        self._heads: dict[str, list[int]] = {}
-        self._tails: dict[str, list[int]] = {}
+        self._heads: dict[str, list[str]] = {}
+        """Sorted, so that those with a longer beginning stand together."""
+        self._tails: dict[str, list[str]] = {}
 
     def __len__(self) -> int:
-        return len(self._words)
+        return len(self._numbers)
 
     def number(self, word: str) -> int | None:
         """Return a word's number, if it is known."""
@@ -39,12 +40,12 @@ class Vocabulary:
 
     def add(self, word: str) -> int:
         """Return a word's number, making it known."""
-        number = self._numbers.setdefault(word, len(self._words))
-        if number == len(self._words):
-            self._words.append(word)
+        number = self._numbers.get(word)
+        if number is None:
+            number = self._numbers[word] = len(self._numbers)
             if len(word) >= SAME_CHARS_MIN and word.isalpha():
-                self._heads.setdefault(word[:END_CHARS], []).append(number)
-                self._tails.setdefault(word[-END_CHARS:], []).append(number)
+                insort(self._heads.setdefault(word[:END_CHARS], []), word)
+                self._tails.setdefault(word[-END_CHARS:], []).append(word)
         return number
 
     def like(self, word: str, most: int) -> list[tuple[int, float]]:
@@ -58,17 +59,19 @@ class Vocabulary:
         same = max(SAME_CHARS_MIN, size - ENDING_CHARS)
         begin = word[:same]
         found = []
-        words = self._words
-        for number in self._heads.get(word[:END_CHARS], ()):
-            other = words[number]
-            if not other.startswith(begin) or other == word:
+        alike = self._heads.get(word[:END_CHARS], [])
+        for at in range(bisect_left(alike, begin), len(alike)):
+            other = alike[at]
+            if not other.startswith(begin):
+                break
+            if other == word:
                 continue
             if other.startswith(word):
-                found.append((number, LIKE_FACTOR * max(0.5, size / len(other))))
+                found.append((self._numbers[other], LIKE_FACTOR * max(0.5, size / len(other))))
             elif size >= LIKE_CHARS_MIN and len(other) <= size + LONGER_CHARS:
                 shared = _shared(word, other)
                 if len(other) - shared <= ENDING_CHARS + 1:
-                    found.append((number, LIKE_FACTOR * shared / max(size, len(other))))
+                    found.append((self._numbers[other], LIKE_FACTOR * shared / max(size, len(other))))
         found.sort(key=lambda pair: (-pair[1], pair[0]))
         return found[:most]
 
@@ -76,9 +79,9 @@ class Vocabulary:
         """Return words that are one slip away (a letter more, less, other, or two swapped), at most so many."""
         if len(word) < SLIP_CHARS_MIN or not word.isalpha():
             return []
-        words, size = self._words, len(word)
+        size = len(word)
         there = {*self._heads.get(word[:END_CHARS], ()), *self._tails.get(word[-END_CHARS:], ())}
-        found = [number for number in there if abs(len(words[number]) - size) <= 1 and one_slip(word, words[number])]
+        found = [self._numbers[one] for one in there if abs(len(one) - size) <= 1 and one_slip(word, one)]
         return [(number, SLIP_FACTOR) for number in sorted(found)[:most]]
 
 

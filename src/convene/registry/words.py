@@ -24,6 +24,7 @@ _UNSPACED: Final = (
 _INDIC: Final = "\u0900-\u0963\u0966-\u0dff"
 """Scripts of India whose vowel signs are no letters by Unicode's classes; without them words would fall apart."""
 _PIECES: Final = re.compile(rf"[{_UNSPACED}]+|(?:[^\W_{_UNSPACED}]|[{_INDIC}])+")
+_ASCII: Final = re.compile(r"[a-z0-9]+")
 _HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _UNSPACED_FIRST: Final = re.compile(rf"[{_UNSPACED}]")
 _KEPT_S: Final = ("ss", "us", "is", "as", "os", "ws")
@@ -54,8 +55,12 @@ def fold(text: str) -> str:
 
 def words(text: str, most: int = 1_000_000) -> list[str]:
     """Return the words of a text in their order, at most so many, each in the form in which it is indexed."""
+    plain = fold(_HUMP.sub(" ", text))
+    if plain.isascii():  # most texts, in a third of the time
+        pieces = _ASCII.findall(plain)[:most]
+        return [stem(piece[:WORD_CHARS_MAX]) if piece[-1] == "s" else piece[:WORD_CHARS_MAX] for piece in pieces]
     found: list[str] = []
-    for piece in _PIECES.findall(fold(_HUMP.sub(" ", text))):
+    for piece in _PIECES.findall(plain):
         if _UNSPACED_FIRST.match(piece):
             found += [piece[at : at + 2] for at in range(max(1, len(piece) - 1))]
         else:

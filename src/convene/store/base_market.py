@@ -83,7 +83,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What a call costs the caller, in millionths of the currency."""
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
+class Tally(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What this server has seen of an agent; ranking and health follow from it (SEARCH-11, PICK-06)."""
 
     calls: int = 0

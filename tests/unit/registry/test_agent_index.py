@@ -39,6 +39,10 @@ def seen(index: AgentIndex) -> dict[str, object]:
             handle: those([place]) for handle in ("h1", "h2") if (place := index.by_handle(handle)) is not None
         },
         "names": {name: those(index.named(name)) for name in NAMES},
+        "columns": {
+            name: (index.columns.flags[place], *(row[place] for row in index.columns.rows.values()))
+            for name, place in ids.items()
+        },
         "groups": {name: those(index.group(name)) for name in ("tag:x", "tag:y", "geo", "kind:custom", "kind:uagent")},
     }
 
@@ -73,7 +77,7 @@ async def test_the_top_of_a_column_is_in_order_and_leaves_out_who_is_gone() -> N
     pace = Pace(FakeClock().monotonic)
     assert await index.top("calls", 2, pace) == [3, 0]
     assert await index.top("calls", 9, pace, ascending=True) == [2, 0, 3]
-    assert index.value("calls", 3) == 7
+    assert index.columns.rows["calls"][3] == 7
 
 
 def test_only_a_text_that_is_new_here_needs_a_vector() -> None:

@@ -13,7 +13,6 @@ from convene.registry.ranking import (
     PRIOR_MEAN,
     UNREACHABLE_FROM,
     Ranked,
-    Score,
     Standing,
     freshness,
     health,
@@ -153,14 +152,15 @@ def test_unreachable_is_said_until_there_is_a_good_answer_or_a_new_registration(
 
 
 def test_an_answer_of_last_year_counts_a_little_less_than_one_of_today() -> None:
-    assert freshness(Tally(answered_us=NOW_US), NOW_US) == 1.0
-    old = freshness(Tally(answered_us=NOW_US - 365 * DAY_US), NOW_US)
-    assert old == pytest.approx(freshness(Tally(), NOW_US), abs=1e-6)
+    assert freshness(NOW_US, NOW_US) == 1.0
+    old = freshness(NOW_US - 365 * DAY_US, NOW_US)
+    assert old == pytest.approx(freshness(0, NOW_US), abs=1e-6)
     assert 0.9 < old < 1
 
 
 def ranked(place: int, relevance: float, standing: Standing, impressions: int = 0) -> Ranked:
-    return Ranked(place, score(relevance, standing, NOW_US), standing.tally.calls, impressions)
+    its = score(relevance, standing, NOW_US)
+    return Ranked(place, its.value, relevance, its.health, standing.tally.calls, impressions)
 
 
 @given(st.lists(tallies().filter(lambda tally: tally.calls >= 3), min_size=NEWCOMER_PLACE, max_size=40))
@@ -184,11 +184,8 @@ def test_of_several_newcomers_the_one_shown_least_has_its_turn_and_a_poor_fit_ha
 
 @given(st.lists(st.tuples(st.floats(0.01, 1), st.integers(0, 9), st.integers(0, 9)), max_size=30))
 def test_an_order_loses_nobody_and_puts_the_best_first(given_: list[tuple[float, int, int]]) -> None:
-    agents = [
-        Ranked(place, Score(value, value, 1.0, 1.0, 1.0), calls, shown)
-        for place, (value, calls, shown) in enumerate(given_)
-    ]
+    agents = [Ranked(place, value, value, 1.0, calls, shown) for place, (value, calls, shown) in enumerate(given_)]
     ordered = order(agents)
     assert sorted(one.place for one in ordered) == list(range(len(agents)))
     if ordered:
-        assert ordered[0].score.value == max(one.score.value for one in agents)
+        assert ordered[0].value == max(one.value for one in agents)

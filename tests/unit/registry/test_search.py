@@ -14,6 +14,7 @@ from convene.errors import Unavailable
 from convene.registry import search as search_module
 from convene.registry.base_search import PAGED_MAX, Circle, Filters, SearchRequest
 from convene.registry.documents import CHAT_PROTOCOL
+from convene.registry.ranking import score
 from convene.registry.vectors import pack
 from convene.store.base_market import Endpoint, Tally, Terms
 from unit.registry.index_of import search_over
@@ -223,6 +224,30 @@ async def test_no_more_than_the_most_are_ranked() -> None:
     assert (await search.search(SearchRequest())).total == PAGED_MAX
 
 
+async def test_of_very_many_agents_of_one_name_the_best_are_found() -> None:
+    rows = [agent("twin", version=number, id=f"agent1q{number:058d}") for number in range(1, PAGED_MAX + 20)]
+    rows.append(agent("twin", "Does it.", handle="best", tally=Tally(calls=9, successes=9)))
+    search, _, _ = search_over(rows)
+    for exact in (False, True):
+        page = await search.search(SearchRequest(text="Twin", exact_match=exact, limit=1))
+        assert (page.hits[0].row.listing.handle, page.total) == ("best", PAGED_MAX)
+
+
+async def test_a_hit_has_the_score_that_ranking_its_row_alone_gives() -> None:
+    failed = Tally(calls=9, successes=2, failures_in_row=2, failed_us=NOW_US - 60_000_000)
+    tallies = (Tally(), Tally(calls=9, successes=8, answered_us=NOW_US - DAY_US), failed)
+    rows = [agent(f"thing {number}", tally=tally, version=number) for number, tally in enumerate(tallies)]
+    search, index, _ = search_over(rows)
+    hits = (await search.search(SearchRequest(text="thing"))).hits
+    assert len(hits) == 3
+    for hit in hits:
+        facts = index.facts[index.place_of(hit.row.id) or 0]
+        assert facts is not None
+        assert hit.score == score(hit.score.relevance, facts.standing, NOW_US)
+    plain = (await search.search(SearchRequest(text="thing", rerank=False))).hits
+    assert all(hit.score.value == hit.score.relevance for hit in plain)
+
+
 MUNICH = Circle(48.14, 11.58, 20.0)
 
 
@@ -267,6 +292,19 @@ async def test_meaning_finds_what_no_word_does_and_only_when_it_is_asked_for() -
     question = SearchRequest(text="pluie demain", semantic=True, cutoff="balanced")
     assert listed(await search.search(question)) == ["SkyCast"]
     assert listed(await search.search(SearchRequest(text="pluie demain"))) == []
+
+
+async def test_by_meaning_a_filter_of_few_agents_is_not_lost_among_many_nearer_ones() -> None:
+    rows = [agent(f"near {number}", version=number) for number in range(search_module.NEAREST + 350)]
+    rows += [agent("rare", tags=("few",)), agent("other", tags=("few",))]
+    search, index, _ = search_over(rows, embed=embed)
+    for place in range(len(rows) - 2):
+        near = place <= search_module.NEAREST + 50
+        index.vectors.put(place, pack(vector(1, 0.01 * (place % 9), 0) if near else vector(-1, 0.5 * (-1) ** place, 0)))
+    index.vectors.put(len(rows) - 2, pack(vector(0.8, 0.5, 0)))
+    index.vectors.put(len(rows) - 1, pack(vector(-1, 0, 1)))
+    question = SearchRequest(text="pluie demain", semantic=True, cutoff="permissive", filters=asking(tags=("few",)))
+    assert listed(await search.search(question)) == ["rare"]
 
 
 async def test_without_its_model_a_question_is_answered_by_its_words(caplog: pytest.LogCaptureFixture) -> None:

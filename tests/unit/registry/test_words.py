@@ -57,3 +57,9 @@ def test_a_question_of_function_words_alone_keeps_them() -> None:
 def test_words_are_the_same_when_folded_before(text: str) -> None:
     assert all(word and word == fold(word) for word in words(text))
     assert len(words(text, 5)) <= 5
+
+
+@given(st.text(st.characters(max_codepoint=127), max_size=200), st.integers(1, 9))
+def test_plain_texts_fall_into_the_same_words_as_texts_of_other_scripts(text: str, most: int) -> None:
+    assert words(text) == words(text + " 水")[:-1]
+    assert words(text, most) == words(text + " 水", most)[: len(words(text, most))]
