@@ -161,7 +161,7 @@ class LexicalIndex:
         if only is not None:
             scores = {place: scores.get(place, 0.0) for place in only if place in scores or dense}
         elif dense:
-            scores = await self._with_common(scores, dense, keep, pace)
+            scores = await self._with_dense(scores, dense, keep, pace)
         for weight, common in dense:
             common.grow(self._size)
             impacts = common.impacts
@@ -234,7 +234,7 @@ class LexicalIndex:
             return [(own, 1.0), *alike]
         return alike or self.vocabulary.near(word, NEAR_MAX)
 
-    async def _with_common(
+    async def _with_dense(
         self, scores: dict[int, float], dense: Sequence[tuple[float, _Dense]], keep: int, pace: Pace
     ) -> dict[int, float]:
         """Return, without what common words add to them, all scores that may be among the highest with it."""
