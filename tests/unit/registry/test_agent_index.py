@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from unittest import mock
+
 import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_listings import NOW_US, agent
+from convene.registry import agent_index
 from convene.registry.agent_index import AgentIndex
 from convene.registry.pace import Pace
 from convene.store.base_market import AgentRow, Tally, Terms
@@ -78,6 +82,34 @@ async def test_the_top_of_a_column_is_in_order_and_leaves_out_who_is_gone() -> N
     assert await index.top("calls", 2, pace) == [3, 0]
     assert await index.top("calls", 9, pace, ascending=True) == [2, 0, 3]
     assert index.columns.rows["calls"][3] == 7
+
+
+@settings(max_examples=40)
+@given(st.lists(st.integers(0, 6), max_size=40), st.integers(1, 12), st.booleans())
+def test_the_top_of_a_column_is_what_sorting_all_of_it_gives(calls: list[int], most: int, ascending: bool) -> None:  # noqa: FBT001 -- drawn
+    rows = [agent(f"a{number}", tally=Tally(calls=count), version=number + 1) for number, count in enumerate(calls)]
+    index = index_of(rows)
+    index.apply(msgspec.structs.replace(agent("a3"), removed=True), NOW_US)
+    expected = sorted(
+        (place for place in range(len(calls)) if place != 3),
+        key=lambda place: (calls[place] if ascending else -calls[place], place),
+    )
+    with mock.patch.object(agent_index, "CHUNK", 4):
+        found = asyncio.run(index.top("calls", most, Pace(FakeClock().monotonic), ascending=ascending))
+    assert found == expected[:most]
+
+
+def test_agents_of_one_name_are_found_by_it_as_long_as_they_are_there() -> None:
+    rows = [agent("twin", version=number, id=f"agent1q{number:058d}") for number in range(1, 4)]
+    index = AgentIndex()
+    for count, row in enumerate(rows, 1):
+        index.apply(row, NOW_US)
+        assert set(index.named("twin")) == set(range(count))
+    for gone, row in enumerate(rows):
+        index.apply(msgspec.structs.replace(row, removed=True), NOW_US)
+        assert set(index.named("twin")) == {0, 1, 2} - set(range(gone + 1))
+    index.apply(rows[0], NOW_US)
+    assert set(index.named("twin")) == {3}
 
 
 def test_only_a_text_that_is_new_here_needs_a_vector() -> None:
