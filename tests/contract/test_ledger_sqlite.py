@@ -638,6 +638,24 @@ async def test_the_writing_half_starts_when_something_is_written_and_nothing_is_
     assert len(os.listdir("/proc/self/fd")) < descriptors  # noqa: PTH208 -- a count of names
 
 
+async def test_a_writing_half_that_cannot_start_leaves_nothing_open_and_starts_later(
+    path: Path,
+) -> None:
+    store = await SqliteStore.open(path)
+    log_folder(path).write_text("in the way")
+    descriptors = []
+    for _ in range(4):
+        with pytest.raises(StoreFault):
+            store.ledger.begin(intent(1))
+        descriptors.append(len(os.listdir("/proc/self/fd")))  # noqa: PTH208 -- a count of names
+    assert descriptors[1:] == descriptors[:-1], "but for the one that SQLite keeps for the next opening"
+    log_folder(path).unlink()
+    await store.ledger.begin(intent(1))
+    await store.ledger.finish(entry(1))
+    await store.aclose()
+    assert stored(path) == [entry(1).id]
+
+
 async def test_reading_the_books_for_long_keeps_nobody_waiting(books: Books) -> None:
     await books.ledger.finish(entry(1))
     reading, go_on = threading.Event(), threading.Event()

@@ -222,8 +222,12 @@ class SqliteLedger(SqlLedger):
             self._mover = Mover(self._path)
             try:
                 self._wal = Wal(self._path, self._sync_call)
-                self._log = BookLog(self._folder, self._presence.id)
-            except BaseException:  # it is raised on; the next call starts anew
+                try:
+                    self._log = BookLog(self._folder, self._presence.id)
+                except BaseException:  # it is raised on, here and below; the next call starts anew
+                    self._wal.close()
+                    raise
+            except BaseException:
                 self._mover.close()
                 raise
         except (sqlite3.Error, OSError) as error:
