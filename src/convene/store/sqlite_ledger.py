@@ -224,10 +224,10 @@ class SqliteLedger(SqlLedger):
                 self._wal = Wal(self._path, self._sync_call)
                 try:
                     self._log = BookLog(self._folder, self._presence.id)
-                except BaseException:  # it is raised on, here and below; the next call starts anew
+                except BaseException:  # it is raised on; no descriptor is left open
                     self._wal.close()
                     raise
-            except BaseException:
+            except BaseException:  # it is raised on; the next call starts anew
                 self._mover.close()
                 raise
         except (sqlite3.Error, OSError) as error:
