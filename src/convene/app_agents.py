@@ -22,7 +22,7 @@ from convene.agents.answer_rules import Patience
 from convene.agents.base import AgentCard, Conversation, Heard, Verdict
 from convene.agents.breaker import Breaker
 from convene.agents.chat_protocol import ChatTalker, TalkTerms
-from convene.agents.courier import Courier
+from convene.agents.courier import Away, Courier
 from convene.agents.faults import TalkFault
 from convene.agents.guarded import GuardedTalker
 from convene.agents.inbox import Inbox
@@ -68,6 +68,8 @@ INBOX: Final = "/agents/inbox"
 SELF: Final = "self"
 """The session of nobody's in which our seed is kept."""
 SEED_BYTES: Final = 32
+ABROAD: Final = 1
+"""Which of the seed's identities the directory elsewhere knows; the first is that of our own registry."""
 OPEN_MAX: Final = 256
 OPEN_PER_HOST_MAX: Final = 64
 ANNOUNCE_S: Final = 3_600.0
@@ -292,6 +294,8 @@ class AgentParts:
         self._till = till
         self._home = home or Home(Place(config))
         self.me: Identity | None = None
+        self._abroad: Identity | None = None
+        """Who we are in the directory elsewhere (HOSTED-04)."""
         self._inbox: Inbox | None = None
         self._desk = Desk(self.directories, (), rules=self._rules)
         self._tasks: list[asyncio.Task[None]] = []
@@ -309,10 +313,13 @@ class AgentParts:
 
     @property
     def inbox_url(self) -> str:
-        """Where agents reach us."""
-        if self._mailbox is not None:
-            return self._mailbox.endpoint
+        """Where agents reach us that are registered here."""
         return self._settings.inbox_url or self._home.place.url + INBOX
+
+    def is_us(self, address: str) -> bool:
+        """Whether an address is ours, here or elsewhere (`agents.base.Inbox`)."""
+        ours = (self.me, self._abroad)
+        return any(one is not None and one.address == address for one in ours)
 
     def anybody(self) -> bool:
         """Whether there is anybody to be asked."""
@@ -364,6 +371,9 @@ class AgentParts:
         seed = self._settings.seed.reveal() or await self._kept_seed()
         self.me = Identity.from_seed(seed)
         log.info("agents know this server as %s", self.me.address)
+        if self._remote is not None:
+            self._abroad = Identity.from_seed(seed, ABROAD)
+            log.info("agents of %s know it as %s", self._settings.directory, self._abroad.address)
         self._open(seed)
         loop = asyncio.get_running_loop()
         self._tasks.append(loop.create_task(self._stay(), name="our seed"))
@@ -395,17 +405,22 @@ class AgentParts:
         if me is None:
             raise RuntimeError("agents are opened before there is an identity")
         letters = Letters(self._sessions, self._clock)
-        courier = Courier(me, self._egress, self._resolve, self._home.near)
+        away = None
+        if self._abroad is not None and self._remote is not None:
+            away = Away(self._abroad, self._remote.resolve)
+        courier = Courier(me, self._egress, self._resolve, self._home.near, away)
         secret = f"convene sessions {seed}".encode()
         shared = self._config.workers > 1 or bool(self._config.database_url)
         if self.replies is not None and answers_agents(self._config):
             self._responder = self._open_responder(self.replies, courier, secret, shared=shared)
         strangers = None if self._responder is None else self._responder.take
         self._inbox = Inbox(courier, letters, self._clock, verify_digest, strangers)
-        if has_mailbox(self._config):
+        if self._abroad is not None and has_mailbox(self._config):
             mailbox = MailboxTerms(base_url=settings.directory, key=settings.directory_key.reveal())
             inbox = self._inbox
-            self._mailbox = Mailbox(mailbox, me, self._egress, self._clock, inbox.receive, lambda: inbox.awaited)
+            self._mailbox = Mailbox(
+                mailbox, self._abroad, self._egress, self._clock, inbox.receive, lambda: inbox.awaited
+            )
         terms = TalkTerms(
             patience=Patience(first_s=settings.first_s, total_s=settings.total_s, quiet_s=settings.quiet_s),
             openers=frozenset(settings.openers),
@@ -426,8 +441,8 @@ class AgentParts:
         home = self._home
         if self.me is None or home.asset is None or home.shelve is None:
             return None
-        trusted = "" if self._remote is None else self._settings.directory
-        return Storages(self._egress, self.me, self._clock, home.asset, home.shelve, trusted)
+        trusted = "" if self._abroad is None else self._settings.directory
+        return Storages(self._egress, self._abroad or self.me, self._clock, home.asset, home.shelve, trusted)
 
     def _open_responder(self, replies: Replies, courier: Courier, secret: bytes, *, shared: bool) -> Responder:
         answering, plans = self._settings.answering, plans_of(self._config.plans)
@@ -443,12 +458,12 @@ class AgentParts:
         return Responder(courier, Questions(self._sessions, self._clock), replies, self._clock, secret, terms)
 
     async def _resolve(self, address: str) -> Sequence[str]:
-        """Return the endpoints of an address: by the directories' listings, else by the Almanac elsewhere."""
+        """Return the endpoints of an address that is registered here."""
         for directory in self.directories:
             found = None if isinstance(directory, RemoteDirectory) else await directory.find(address)
             if found is not None and found.endpoints:
                 return found.endpoints
-        return () if self._remote is None else await self._remote.resolve(address)
+        return ()
 
     async def _kept_seed(self) -> str:
         """Return the seed that the first start has made; of several at once one is given to all."""
@@ -467,13 +482,14 @@ class AgentParts:
 
     async def _announce(self, agentverse: Agentverse) -> None:
         """Make ourselves known, again and again (HOSTED-04)."""
-        if self._mailbox is None and not self._settings.inbox_url:
+        mailbox = self._mailbox
+        if mailbox is None and not self._settings.inbox_url:
             await self._home.place.known()
         while True:
             wait_s = AGAIN_S
             try:
-                if self.me is not None:
-                    await agentverse.announce(self.me, self.inbox_url)
+                if self._abroad is not None:
+                    await agentverse.announce(self._abroad, self.inbox_url if mailbox is None else mailbox.endpoint)
                 wait_s = ANNOUNCE_S
             except (UpstreamFault, Failed) as fault:
                 log.warning("agents elsewhere do not know us yet: %s %s", fault.message, fault.detail)

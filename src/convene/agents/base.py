@@ -117,6 +117,10 @@ class Inbox(Protocol):
         """Our own; empty while there is none."""
         ...
 
+    def is_us(self, address: str) -> bool:
+        """Whether it takes in what is for an address: ours, or the one by which a directory elsewhere knows us."""
+        ...
+
     async def receive(self, body: bytes) -> Verdict:
         """Take in what was posted, whatever it is, and say how to answer."""
         ...

@@ -131,7 +131,7 @@ class ChatTalker:
     def _check(self, card: AgentCard, conversation: Conversation) -> str:
         if not card.address:
             return NO_ADDRESS
-        if card.address == self._courier.me.address:
+        if self._courier.is_us(card.address):
             return OURSELVES
         return LOOP if card.address in (conversation.caller, *conversation.hops) else ""
 

@@ -10,7 +10,7 @@ Never by `x-uagents-connection: sync`, which returns an agent's first message al
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -71,8 +71,16 @@ class _Refusal(msgspec.Struct):
     detail: str = ""
 
 
+class Away(NamedTuple):
+    """A directory elsewhere, whose agents know us by an identity of its own (HOSTED-04)."""
+
+    me: Signer
+    resolve: Callable[[str], Awaitable[Sequence[str]]]
+    """Gives the endpoints of an address that is registered there, best first."""
+
+
 class Courier:
-    """Signs with one identity and posts."""
+    """Signs with the identity that the receiver can look up, and posts."""
 
     def __init__(
         self,
@@ -80,37 +88,61 @@ class Courier:
         egress: Sender,
         resolve: Callable[[str], Awaitable[Sequence[str]]],
         near: Callable[[str, bytes], Awaitable[bool | None]] | None = None,
+        away: Away | None = None,
     ) -> None:
         """Take what is needed.
 
         Args:
             me: our identity.
             egress: the guarded way out.
-            resolve: gives the endpoints of an address, best first.
+            resolve: gives the endpoints of an address that is registered here, best first.
             near: takes an envelope for an endpoint of this very server's (a mailbox, its proxy), which the guarded way
                 out may not lead to; None: the endpoint is not ours; False: it was refused.
+            away: where addresses are looked for that are not registered here.
         """
         self.me = me
         self._egress = egress
         self._resolve = resolve
         self._near = near
+        self._away = away
 
-    async def send(self, draft: Draft, target: str, session: str, endpoints: Sequence[str] = ()) -> Delivery:
-        """Post a message; `endpoints` are taken where the agent's registry names none."""
-        try:
-            found = list(await self._resolve(target)) or list(endpoints)
-        except ConveneError as fault:
-            log.warning("%s cannot be resolved: %s %s", target, fault.message, fault.detail)
-            found = list(endpoints)
+    def is_us(self, address: str) -> bool:
+        """Whether an address is one of ours."""
+        return address == self.me.address or (self._away is not None and address == self._away.me.address)
+
+    async def send(
+        self, draft: Draft, target: str, session: str, endpoints: Sequence[str] = (), *, sender: str = ""
+    ) -> Delivery:
+        """Post a message; `endpoints` are taken where the agent's registry names none.
+
+        `sender` says which of our addresses it comes from; without it the one that the registry of the agent knows.
+        """
+        me, found = await self._look_up(target)
+        found = found or list(endpoints)
         if not found:
             return Delivery("unreachable", "No endpoint is known at which the agent could be reached.")
-        body = seal(draft, self.me.address, target, session, self.me.sign_digest)
+        if sender and self._away is not None:
+            me = self._away.me if sender == self._away.me.address else self.me
+        body = seal(draft, me.address, target, session, me.sign_digest)
         delivery = Delivery("unreachable")
         for endpoint in found[:ENDPOINTS_MAX]:
             delivery = await self._hand_over(endpoint, body) or await self._post(endpoint, body)
             if delivery.outcome != "unreachable":
                 break
         return delivery
+
+    async def _look_up(self, target: str) -> tuple[Signer, list[str]]:
+        """Return who we are for an agent, and its endpoints; none if they are not known."""
+        me = self.me
+        try:
+            found = list(await self._resolve(target))
+            if not found and self._away is not None:
+                me = self._away.me
+                found = list(await self._away.resolve(target))
+        except ConveneError as fault:
+            log.warning("%s cannot be resolved: %s %s", target, fault.message, fault.detail)
+            found = []
+        return me, found
 
     async def _hand_over(self, endpoint: str, body: bytes) -> Delivery | None:
         """Leave an envelope at an endpoint of our own; None: it is not ours."""

@@ -90,7 +90,7 @@ class Inbox:
         """Take what is needed.
 
         Args:
-            courier: takes acknowledgements out, under the identity that envelopes are to be for.
+            courier: takes acknowledgements out, under the identities that envelopes are to be for.
             letters: keeps what comes.
             clock: the time.
             verify: whether (address, digest, signature) fit; never raises.
@@ -130,7 +130,7 @@ class Inbox:
             payload = envelope.body()
         except BadEnvelopeError as fault:
             return Verdict(400, str(fault))
-        if envelope.target != self._courier.me.address:
+        if not self._courier.is_us(envelope.target):
             return Verdict(400, "unable to route envelope")
         signature = envelope.signature
         if not signature or not self._verify(envelope.sender, envelope.digest(), signature):
@@ -229,7 +229,7 @@ class Inbox:
         draft = codec.write_acknowledgement(msg_id, at=self._clock.now())
 
         async def send() -> None:
-            delivery = await self._courier.send(draft, envelope.sender, envelope.session)
+            delivery = await self._courier.send(draft, envelope.sender, envelope.session, sender=envelope.target)
             if delivery.outcome != "delivered":
                 log.info("%s could not be told that its message arrived: %s", envelope.sender, delivery.words)
 

@@ -44,6 +44,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     msg_id: str
     text: str
     hops: tuple[str, ...] = ()
+    asked: str = ""
+    """Which of our addresses it was sent to, and is answered from."""
     at: float
     run_id: str = ""
     """The run that answers it, once there is one."""

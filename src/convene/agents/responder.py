@@ -191,6 +191,7 @@ class Responder:
             msg_id=said.msg_id,
             text="\n".join(one.text for one in said.content if isinstance(one, codec.Text)),
             hops=hops_of(said),
+            asked=envelope.target,
             at=self._clock.now(),
         )
         if not question.text.strip() or question.key in self._taking:
@@ -326,7 +327,7 @@ class Responder:
         msg_id = uuid_of(self._secret, "reply", question.key, str(number))
         draft = codec.write_chat(content, msg_id=msg_id, at=self._clock.now())
         for pause_s in (*PAUSES_S, None):
-            delivery = await self._courier.send(draft, question.sender, question.session)
+            delivery = await self._courier.send(draft, question.sender, question.session, sender=question.asked)
             if delivery.outcome == "delivered":
                 return True
             if delivery.outcome != "unreachable" or pause_s is None:

@@ -28,6 +28,6 @@ class AgentInbox:
 
     async def probe(self, call: Call) -> None:
         """Say whether envelopes are taken for the address that is asked about."""
-        asked, own = call.header(b"x-uagents-address"), self._inbox.address
-        status = b"indeterminate" if asked is None else b"ready" if own and asked == own else b"not-ready"
+        asked = call.header(b"x-uagents-address")
+        status = b"indeterminate" if asked is None else b"ready" if self._inbox.is_us(asked) else b"not-ready"
         await call.reply(200, b'{"status":"OK - Agent is running"}', headers=[(STATUS, status)])
