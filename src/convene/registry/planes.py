@@ -4,10 +4,11 @@ A plane is one whole number that holds the same sign of every vector of a block,
 each vector differs, planes are added up by full adders, which are five operations on whole numbers: so one operation
 works on thousands of vectors, in C. The counts come out as planes too (the lowest bits of all, the next ones, and so
 on), and the lowest counts are chosen from the highest plane down. For 100,000 vectors of 384 signs the counting takes
-4 ms, where comparing one number for each vector takes 20 ms.
+4 to 7 ms, where comparing one number for each vector took 20 (docs/benchmarks.md).
 
 A question's parts are known, and signs of large parts say more than those of small ones. So a sign counts 0 to 3 times,
-which costs nothing (a plane that counts twice is added to the second bits) and halves what the signs miss.
+which costs nothing (a plane that counts twice is added to the second bits). Of the ten nearest of 6,000 drawn vectors,
+the 320 with the lowest counts had 85 in 100 without weights and 95 with them.
 """
 
 from __future__ import annotations
