@@ -149,6 +149,20 @@ async def test_what_comes_during_a_sync_waits_for_the_next_one(books: Books) -> 
     assert books.disk.syncs == before + 2
 
 
+async def test_a_flush_that_comes_during_a_sync_ends_though_nothing_is_left_to_write(books: Books) -> None:
+    await books.ledger.finish(entry(1))
+    books.disk.may_go.clear()
+    books.disk.begun.clear()
+    early = books.ledger.finish(entry(2))
+    await until(books.disk.begun)
+    flushed = asyncio.ensure_future(books.ledger.flush())
+    await asyncio.sleep(0)
+    books.disk.may_go.set()
+    await early
+    async with asyncio.timeout(WAIT_S):
+        await flushed
+
+
 async def test_at_every_acknowledgement_the_entry_is_in_what_the_last_syncs_made_safe(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

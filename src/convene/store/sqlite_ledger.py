@@ -313,7 +313,7 @@ class SqliteLedger(SqlLedger):
             _release(waiters, self._broken)
             return
         _release(waiters)
-        if self._rows and self._write_handle is None:
+        if self._waiters and self._write_handle is None:
             self._plan()
 
     def _turn_over(self, spare: Slot) -> None:
