@@ -254,7 +254,8 @@ MCP-07 5 `https://mcp.agentverse.ai/sse` and `https://mcp-lite.agentverse.ai/mcp
 HOSTED-01 proved With `https://agentverse.ai` search and resolving are the same.
 HOSTED-02 proved Answers from there reach a public HTTPS inbox registered by attestation, or a mailbox.
 HOSTED-03 proved Time limits allow for hosted agents: 5 to 15 s as a rule, 30 to 60 s advised, 60 to 90 s for pictures.
-HOSTED-04 5 The server announces itself each hour, with one identity for the hosted registry and another for its own.
+HOSTED-04 proved The server announces itself each hour, with one identity for the hosted registry and another for its
+    own.
 HOSTED-05 proved There are no more than about 60 to 120 calls a minute.
 HOSTED-06 5 Agents that have this server as LLM (`ChatAgent` by `ASI1_BASE_URL`, `MCPServerAdapter` by
     `asi1_base_url`) are served, tool result round included.

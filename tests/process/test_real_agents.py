@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,7 @@ from servers import do_without, free_port
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+LOCAL = Path(__file__).with_name("market_house.py")
 HOUSE = Path(__file__).with_name("uagents_house.py")
 WAIT_S = 60.0
 """No test takes it; it turns one that hangs into one that fails."""
@@ -150,6 +152,11 @@ class Server:
             return httpx2.get(f"http://127.0.0.1:{self.port}/livez").status_code == 200
         return False
 
+    def record(self, address: str) -> Any:  # noqa: ANN401 -- JSON
+        """Return what the server's own registry says of an address."""
+        answer = httpx2.get(f"http://127.0.0.1:{self.port}/v1/almanac/agents/{address}")
+        return answer.json() if answer.status_code == 200 else None
+
     async def kill(self) -> None:
         assert self._process is not None
         with contextlib.suppress(ProcessLookupError):
@@ -270,11 +277,45 @@ async def test_the_server_keeps_its_address_over_restarts(tmp_path: Path, house:
     assert len(set(house.almanac.records) - before) == 1
 
 
+@pytest.mark.req("HOSTED-04", "RES-05")
+async def test_our_own_registry_and_the_one_elsewhere_know_the_server_by_an_identity_each(
+    tmp_path: Path, house: House
+) -> None:
+    """What agents of this machine say goes to this machine, also where those elsewhere answer into a mailbox there."""
+    more = f'directory_key = "{house.almanac.key}"'
+    async with serving(tmp_path, house, more=more) as server:
+        home, abroad = re.findall(r"know (?:this server|it) as (agent1q\w+)", server.log)
+        told, port = tmp_path / "local.json", free_port()
+        arguments = [str(LOCAL), "custom", str(port), f"http://127.0.0.1:{server.port}", str(told)]
+        local = await asyncio.create_subprocess_exec(
+            str(ensure_python("uagents")), *arguments, cwd=tmp_path, env=clean_environment()
+        )
+        try:
+            async with asyncio.timeout(WAIT_S):
+                while not (  # noqa: ASYNC110 -- another process does it
+                    told.exists() and told.read_text() and server.record(json.loads(told.read_text())["local"])
+                ):
+                    await asyncio.sleep(0.05)
+            house.addresses["local"] = json.loads(told.read_text())["local"]
+            assert await server.ask("echo1", "are you there?") == "echo1: are you there?"
+            house.almanac.seen.clear()
+            assert await server.ask("local", "and you?") == "local heard and you?"
+        finally:
+            local.kill()
+            await local.wait()
+        unseen = (home, house.addresses.pop("local"))
+        assert not [line for line in house.almanac.seen if any(address in line for address in unseen)]
+        own = server.record(home)
+        assert [one["url"] for one in own["endpoints"]] == [f"http://127.0.0.1:{server.port}/agents/inbox"]
+        assert server.record(abroad) is None
+    assert (home in house.almanac.records, abroad in house.almanac.records) == (False, True)
+
+
 @pytest.mark.req("CALL-04", "HOSTED-02")
 async def test_a_server_that_agents_cannot_reach_fetches_their_answers_from_its_mailbox(
     tmp_path: Path, house: House
 ) -> None:
-    more = f'directory_key = "{house.almanac.key}"'
+    more, before = f'directory_key = "{house.almanac.key}"', set(house.almanac.owned)
     async with serving(tmp_path, house, wait_s=3.0, more=more) as server:
         answers = await asyncio.gather(*(server.ask(f"echo{number}", f"question {number}") for number in range(10)))
         assert answers == [f"echo{number}: question {number}" for number in range(10)]
@@ -289,7 +330,7 @@ async def test_a_server_that_agents_cannot_reach_fetches_their_answers_from_its_
             while (told := words(await server.post(poll, "s"))) == SENTENCE:  # noqa: ASYNC110 -- another process does it
                 await asyncio.sleep(0.1)
         assert told == "slow: wait for it"
-    [address] = house.almanac.owned
+    [address] = house.almanac.owned - before
     assert house.almanac.records[address]["endpoints"] == [
         {"url": f"{house.almanac.url}/v2/agents/mailbox/submit", "weight": 1}
     ]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import pytest
 
+from convene import app_agents
+from convene.agent_identity import Identity
+from convene.agents.agentverse import Agentverse
 from convene.agents.base import Heard
 from convene.app_agents import AgentParts, Desk, answers_agents, has_mailbox, open_agents_egress
 from convene.config import Agents, Answering, Config, EgressSettings, Secret
@@ -188,6 +192,31 @@ async def test_our_address_is_made_once_and_kept_or_follows_from_the_setting(par
     assert addresses[0] == addresses[1]
     assert addresses[3] != addresses[0]
     assert all(address.startswith("agent1q") for address in addresses)
+
+
+@pytest.mark.req("HOSTED-04")
+async def test_a_directory_elsewhere_is_told_of_us_each_hour_by_an_identity_of_its_own(
+    parts: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert app_agents.ANNOUNCE_S == 3600
+    monkeypatch.setattr(app_agents, "ANNOUNCE_S", 0.01)
+    told: list[tuple[str, str]] = []
+
+    async def announce(_: object, me: Identity, inbox_url: str) -> None:
+        told.append((me.address, inbox_url))
+
+    monkeypatch.setattr(Agentverse, "announce", announce)
+    one = parts(agents=Agents(directory="https://av.test", seed=Secret("s")), public_url="https://us.test")
+    await one.start()
+    async with asyncio.timeout(20):
+        while len(told) < 3:  # noqa: ASYNC110 -- the loop under test has no event
+            await asyncio.sleep(0.01)
+    abroad = Identity.from_seed("s", 1).address
+    assert {*told} == {(abroad, "https://us.test/agents/inbox")}
+    assert one.address == Identity.from_seed("s").address
+    assert [one.is_us(address) for address in (one.address, abroad, ADDRESS)] == [True, True, False]
+    await one.aclose()
 
 
 async def test_without_a_directory_there_is_nobody_and_no_tool_and_switched_off_nothing(parts: Any) -> None:  # noqa: ANN401

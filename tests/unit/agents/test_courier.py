@@ -8,7 +8,7 @@ import pytest
 
 from agent_doubles import FakeFetched, FakeSigner
 from convene.agents import chat_codec as codec
-from convene.agents.courier import ENDPOINTS_MAX, Courier
+from convene.agents.courier import ENDPOINTS_MAX, Away, Courier
 from convene.agents.envelope import read_envelope
 from convene.egress import EgressBusy, EgressFailed, EgressRefused
 from convene.errors import NotFound, StoreFault, TimedOut, Unavailable, UpstreamFault
@@ -48,6 +48,41 @@ async def send(wire: Wire, *endpoints: str, known: Sequence[str] | Exception = (
     courier = Courier(FakeSigner("us"), wire, resolve)  # type: ignore[arg-type]  # a double of what it uses
     delivery = await courier.send(DRAFT, "agent1qthem", SESSION, endpoints)
     return delivery.outcome, delivery.words
+
+
+@pytest.mark.req("HOSTED-04")
+@pytest.mark.parametrize(
+    ("here", "elsewhere", "said", "sender", "posted"),
+    [
+        (("a",), ("b",), "", "agent1qus", "a"),
+        ((), ("b",), "", "agent1qaway", "b"),
+        ((), (), "", "agent1qaway", "card"),
+        ((), ("b",), "agent1qus", "agent1qus", "b"),
+        (("a",), (), "agent1qaway", "agent1qaway", "a"),
+        ((), Unavailable("down"), "", "agent1qaway", "card"),
+    ],
+)
+async def test_an_agent_is_written_to_by_who_its_own_registry_knows(
+    here: Sequence[str], elsewhere: Sequence[str] | Exception, said: str, sender: str, posted: str
+) -> None:
+    async def resolve(_: str) -> Sequence[str]:
+        return here
+
+    async def resolve_away(_: str) -> Sequence[str]:
+        if isinstance(elsewhere, Exception):
+            raise elsewhere
+        return elsewhere
+
+    wire = Wire(**{posted: FakeFetched()})
+    away = Away(FakeSigner("away"), resolve_away)
+    courier = Courier(FakeSigner("us"), wire, resolve, away=away)  # type: ignore[arg-type]  # a double of what it uses
+    delivery = await courier.send(DRAFT, "agent1qthem", SESSION, ("card",), sender=said)
+    assert delivery.outcome == "delivered"
+    [request] = wire.asked
+    envelope = read_envelope(request.body)
+    assert (envelope.sender, request.url) == (sender, posted)
+    assert envelope.signature == FakeSigner(sender.removeprefix("agent1q")).sign_digest(envelope.digest())
+    assert [courier.is_us(one) for one in ("agent1qus", "agent1qaway", "agent1qthem")] == [True, True, False]
 
 
 async def test_the_envelope_is_ours_to_them_and_signed() -> None:
