@@ -49,7 +49,10 @@ class Idempotent:
     def __call__(self, call: Call) -> Awaitable[None]:
         """Answer one request; one without the header is the endpoint's own, without a coroutine around it."""
         key = call.headers.get(HEADER)
-        return self._endpoint(call) if key is None else self._answer(call, key)
+        if key is None:
+            endpoint = self._endpoint
+            return endpoint(call)
+        return self._answer(call, key)
 
     async def _answer(self, call: Call, key: bytes) -> None:
         if _VISIBLE(key) is None:

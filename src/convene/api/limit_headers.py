@@ -105,11 +105,9 @@ class LimitHeaders:
     def lines(self, now_us: int, states: Sequence[int]) -> bytes:
         """Return the fields of `granted` as they leave, each with its end: the same in a quarter of the time.
 
-        Text that is joined once: CPython formats an integer into a text several times faster than into bytes, and
-        joins a part in a quarter of the time that a template takes for it.
+        Text, not bytes, while it is put together: CPython formats an integer into a text several times faster.
         """
-        pieces = [self._policy_line]
-        items: list[str] = []
+        text, items = self._policy_line, ""
         for rates, _, _ in self._groups:
             left = _FAR
             for place, window_us, step, per, shown in rates:
@@ -119,9 +117,9 @@ class LimitHeaders:
                     left, tightest, until_whole_us = room, shown, behind_us
             before_left, before_reset, before_item = tightest[4]
             if until_whole_us <= 0:
-                said = str(left)
-                pieces += (before_left, said, before_reset, "0s")
-                items += (before_item, said)
+                said = str(left)  # once, for it stands in both
+                text = f"{text}{before_left}{said}{before_reset}0s"
+                items = f"{items}{before_item}{said}"
                 continue
             if left < 0:
                 left = 0
@@ -129,11 +127,9 @@ class LimitHeaders:
             else:
                 next_s = ";t=1" if tightest[2] else f";t={_next_s(tightest[3], left, until_whole_us)}"
             said = str(left)
-            pieces += (before_left, said, before_reset, _spoken(until_whole_us))
-            items += (before_item, said, next_s)
-        if self._policy_line:
-            items.append("\r\n")
-        return "".join(pieces + items).encode()
+            text = f"{text}{before_left}{said}{before_reset}{_spoken(until_whole_us)}"
+            items = f"{items}{before_item}{said}{next_s}"
+        return f"{text}{items}\r\n".encode() if text else b""
 
     def refused(self, refusal: Refusal) -> list[Header]:
         """Return the fields of a refusal: what is left, and when the limit that refused has more."""

@@ -169,7 +169,8 @@ class Agent:
         general = self._general and generation.n == 1 and takes_tools(request, deployment)
         if general and any(tool.spec.kind not in _CHOSEN for tool in self._box.tools()):
             return True
-        if self._agents() and self._finds_agents(request, deployment):
+        agents = self._agents
+        if agents() and self._finds_agents(request, deployment):
             return True
         last = generation.messages[-1]
         return last.role == "tool" and last.tool_call_id is not None and last.tool_call_id.startswith(MARK)
