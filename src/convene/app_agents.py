@@ -289,6 +289,8 @@ class AgentParts:
         self.callers = Callers(settings, config.agent, self._egress, clock)
         self._named = Named(config.agent, self.callers.describe, clock)
         named = (self._named,) if self._named.anybody() else ()
+        self._sure = self._remote is not None or self._named.anybody()
+        """There is always somebody: those in the configuration stay, and a registry elsewhere is not asked."""
         self.directories: tuple[Directory, ...] = (*named, *directories, *remote) if settings.enabled else ()
         self._populated = populated if directories else lambda: False
         self._till = till
@@ -323,7 +325,7 @@ class AgentParts:
 
     def anybody(self) -> bool:
         """Whether there is anybody to be asked."""
-        return self.me is not None and (self._remote is not None or self._named.anybody() or self._populated())
+        return self.me is not None and (self._sure or self._populated())
 
     def tools(self) -> Sequence[Tool]:
         """Return the tools (`tools.base.Toolbox`)."""

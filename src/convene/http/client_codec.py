@@ -70,6 +70,7 @@ class ResponseReader:
         "_surplus",
         "_trouble",
         "_until_close",
+        "_untouched",
         "buffered",
         "complete",
         "head_done",
@@ -87,12 +88,15 @@ class ResponseReader:
         self._names: dict[bytes, str] = {}
         self._known: KnownAnswer | None = None
         self._lessons = LESSONS
-        self._spent = False
+        self._spent = self._untouched = self.received = False
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
         self.begin(head_only=False)
 
     def begin(self, *, head_only: bool) -> None:
         """Expect the next response; `head_only` for the answer to HEAD or CONNECT, which has no body."""
+        if self._untouched and not (self.received or head_only):
+            return  # the answer before was had by `glance`: everything still is as the begin before has left it
+        self._untouched = not head_only
         if self._spent:
             # llhttp cannot be told to skip a body through httptools, so it now waits for bytes that never come.
             self._parser = httptools.HttpResponseParser(self)
@@ -116,18 +120,33 @@ class ResponseReader:
         """Whether bytes came after the end of the response."""
         return self._surplus
 
+    def glance(self, data: bytes) -> KnownAnswer | None:
+        """Return the head of `data`, with its body, if it is a whole answer whose head was read before, else None.
+
+        The reader has not seen it then and stays as `begin` has left it; what it would have said are status 200, the
+        head's `headers`, `body` and `keep_alive_s`, complete and reusable.
+        """
+        known = self._known
+        if known is None or self.received or self._head_only or self._parser is None or not known.take(data):
+            return None
+        return known
+
     def feed(self, data: bytes) -> None:
         """Take bytes of the connection. Raises `ProtocolBroken`; then the connection is of no more use."""
+        known = self.glance(data)
+        if known is None:
+            self.read(data)
+        else:
+            body, known.body = known.body, b""
+            self._take_known(known, body)
+
+    def read(self, data: bytes) -> None:
+        """Take bytes at which `glance` has found nothing. Raises `ProtocolBroken` as `feed`."""
         parser = self._parser
         if parser is None:
             return
-        is_first, known = not self.received, self._known
+        is_first = not self.received
         self.received = True
-        if is_first and known is not None and not self._head_only:
-            body = known.take(data)
-            if body is not None:
-                self._take_known(known, body)
-                return
         # Set to 0 by every body piece, so that only a flood of framing and trailers grows it.
         self._quiet_bytes += len(data)
         try:
@@ -145,6 +164,7 @@ class ResponseReader:
 
     def _take_known(self, known: KnownAnswer, body: bytes) -> None:
         """Take a whole answer whose head was read before, without reading it again."""
+        self.received = True
         self.status, self.headers, self.length = OK, known.headers, len(body)
         if body:
             self.pieces.append(body)

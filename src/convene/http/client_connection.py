@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from convene.http.base import Disconnected, ProtocolBroken, TimedOut
 from convene.http.client_codec import Caps, ResponseReader
+from convene.http.client_known import OK
 from convene.http.client_response import BodyResponse
 
 if TYPE_CHECKING:
@@ -217,9 +218,15 @@ class Connection(asyncio.Protocol):
             return
         self.last_at = self._loop.time()
         reader = self._reader
+        known = reader.glance(data)
+        if known is not None:  # nearly all small answers of a host that is asked again and again
+            body, known.body = known.body, b""  # a connection at rest holds none
+            self._end(reusable=True, keep_alive_s=known.keep_alive_s)
+            response.whole(OK, known.headers, len(body), [body] if body else [])
+            return
         is_first = not reader.received
         try:
-            reader.feed(data)
+            reader.read(data)
         except ProtocolBroken as error:
             self._fail(error)
             return
@@ -278,17 +285,22 @@ class Connection(asyncio.Protocol):
         self._head_told = True
         response.open(reader.status, reader.headers, reader.length, reader.pieces)
 
-    def _finish(self, response: BodyResponse) -> None:
-        self._response, reader = None, self._reader
-        if self._reusable and self.alive and reader.reusable and (not self._bulky or self._is_sent()):
+    def _end(self, *, reusable: bool, keep_alive_s: float | None) -> None:
+        """Give the connection back after a whole answer, or end it."""
+        self._response = None
+        if self._reusable and self.alive and reusable and (not self._bulky or self._is_sent()):
             if self._paused and self._transport is not None:
                 self._paused = False
                 self._transport.resume_reading()
-            self.keep_alive_s = reader.keep_alive_s
+            self.keep_alive_s = keep_alive_s
             self._owner.give_back(self)
         else:
             self._abort()
             self._owner.discard(self)
+
+    def _finish(self, response: BodyResponse) -> None:
+        reader = self._reader
+        self._end(reusable=reader.reusable, keep_alive_s=reader.keep_alive_s)
         if self._head_told:
             response.end()
         else:  # all of it came at once, as nearly all small answers do

@@ -25,9 +25,9 @@ _UNFIT: Final = frozenset({"transfer-encoding", "content-encoding", "upgrade"})
 
 
 class KnownAnswer:
-    """One head. After `take` has given a body, `headers` are those of its answer."""
+    """One head. After `take` has found an answer, `headers` and `body` are its."""
 
-    __slots__ = ("_form", "_head", "_headers", "headers", "keep_alive_s")
+    __slots__ = ("_form", "_head", "_headers", "body", "headers", "keep_alive_s")
 
     def __init__(self, form: HeadForm, headers: dict[str, str], keep_alive_s: float | None) -> None:
         self._form = form
@@ -35,21 +35,22 @@ class KnownAnswer:
         self._headers = headers
         self.headers: dict[str, str] = headers
         """Nobody may change them: answers with the same head share them."""
+        self.body = b""
         self.keep_alive_s = keep_alive_s
 
-    def take(self, data: bytes) -> bytes | None:
-        """Return the body if `data` is this head and a body that fills it exactly, else None."""
+    def take(self, data: bytes) -> bool:
+        """Take `data` if it is this head and a body that fills it exactly. Return whether it is."""
         head = self._form.find(data)
         if head is None:
-            return None
-        body = data[len(head) :]
+            return False
+        self.body = body = data[len(head) :]
         if head is not self._head:
             self._head = head
             headers = self._headers | {"content-length": str(len(body))}
             if self._form.dated:
                 headers["date"] = self._form.date.decode("ascii")
             self.headers = headers
-        return body
+        return True
 
 
 def learn(data: bytes, status: int, headers: Mapping[str, str], keep_alive_s: float | None) -> KnownAnswer | None:
