@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convene.api.call import Call, ClientLeftError
+from convene.api.call import DIRECT_BYTES_MAX, Call, ClientLeftError
 from convene.api.problems import UnsupportedMedia
 from convene.errors import BadRequest, TooLarge
 from convene.http.base import DIRECT
@@ -164,6 +164,36 @@ def test_a_head_that_comes_again_has_the_fields_that_reading_it_gives(
         call = connection.call()
         assert call.headers == dict(headers)
         call.headers.clear()  # what one request does to its own is nothing to the next
+
+
+class Taker(WholeBody):
+    """The extension of our own server, taking an answer."""
+
+    def respond(self, status: int, headers: object, body: bytes, lines: bytes = b"") -> None:
+        self.answer = status, headers, body, lines
+
+
+async def test_an_answer_that_needs_no_wait_is_the_one_that_waiting_gives() -> None:
+    answers = []
+    for waits in (False, True):
+        connection, direct = Connection(), Taker(b"")
+        connection.scope["extensions"] = {DIRECT: direct}
+        call = connection.call()
+        if waits:
+            await call.reply(200, b"{}")
+        else:
+            assert call.reply_whole(b"{}")
+        answers.append((call.status, direct.answer))
+    assert answers[0] == answers[1]
+
+
+def test_an_answer_that_is_large_or_goes_through_another_server_must_be_waited_for() -> None:
+    assert not Connection().call().reply_whole(b"{}")
+    connection = Connection()
+    connection.scope["extensions"] = {DIRECT: WholeBody(b"")}
+    call = connection.call()
+    assert not call.reply_whole(b"x" * (DIRECT_BYTES_MAX + 1))
+    assert call.status == 0, "nothing has left yet"
 
 
 @pytest.mark.req("OAI-29")

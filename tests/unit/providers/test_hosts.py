@@ -6,8 +6,19 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from convene.providers.hosts import PROBE_WAIT_MAX_S, RETRIES_AT_START, RETRIES_MAX, Hosts, Pick, RetryBudget
+from convene.providers.hosts import (
+    PROBE_WAIT_MAX_S,
+    RETRIES_AT_START,
+    RETRIES_MAX,
+    RETRY_SHARE,
+    Breaker,
+    Hosts,
+    Pick,
+    RetryBudget,
+)
 
 if TYPE_CHECKING:
     from fakes import FakeClock
@@ -221,3 +232,41 @@ def test_retries_stay_within_the_amplification_bar(requests: int, most: float) -
         budget.earn()
         sent += 1 + sum(budget.spend() for _ in range(2))
     assert sent / requests <= most
+
+
+class SlowBreaker(Breaker):
+    """Notes a success as a failure is noted, with `_fade`, which `Breaker.succeed` has written out."""
+
+    def succeed(self, now: float) -> None:
+        if self.open:
+            self.answer(now)
+        self._fade(now)
+        self._good += 1.0
+        self._in_a_row = 0
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 20)), max_size=60))
+def test_a_success_fades_what_was_before_it_as_a_failure_does(outcomes: list[tuple[bool, float]]) -> None:
+    short, long, now = Breaker(), SlowBreaker(), 0.0
+    for worked, after_s in outcomes:
+        now += after_s
+        for breaker in (short, long):
+            if worked:
+                breaker.succeed(now)
+            else:
+                breaker.fail(now, probe=False)
+        assert (short.open, short.probe_at, short._bad, short._in_a_row) == (
+            long.open,
+            long.probe_at,
+            long._bad,
+            long._in_a_row,
+        )
+        assert short._good == pytest.approx(long._good)
+
+
+def test_a_budget_earns_its_share_up_to_its_most() -> None:
+    budget, expected = RetryBudget(), RETRIES_AT_START
+    for _ in range(600):
+        budget.earn()
+        expected = min(RETRIES_MAX, expected + RETRY_SHARE)
+        assert budget._tokens == expected

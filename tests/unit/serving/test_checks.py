@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from convene.errors import BadRequest
 from convene.messages import FunctionTool, ImagePart, Message, OpaquePart, ResponseFormat, TextPart
 from convene.providers.base import Capabilities, Generation, Sampling
 from convene.serving.checks import fit
+from convene.serving.turn_size import message_bytes, prompt_bytes
 
 NOTHING = Capabilities(vision=False, tools=False, json_schema=False, logprobs=False, logit_bias=False, penalties=False)
 EVERYTHING = Capabilities(audio=True, files=True)
@@ -93,3 +97,35 @@ def test_the_models_own_temperature_is_only_a_default(asked: float | None, given
     fitted = fit(generation, Capabilities(temperature=0.2), "m")
     assert fitted.sampling == Sampling(temperature=given, seed=3)
     assert generation.sampling.temperature == asked
+
+
+@given(
+    st.one_of(st.none(), st.floats(0, 2)),
+    st.one_of(st.none(), st.integers(1, 100)),
+    st.one_of(st.none(), st.floats(0, 2)),
+    st.one_of(st.none(), st.integers(1, 100)),
+    st.one_of(st.none(), st.integers(1, 100)),
+)
+def test_what_is_not_looked_at_twice_is_fitted_as_what_is(
+    asked: float | None, limit: int | None, given_by: float | None, most: int | None, window: int | None
+) -> None:
+    generation = wish(sampling=Sampling(temperature=asked, max_tokens=limit, seed=3))
+    ceiling = most or window
+    expected = msgspec.structs.replace(
+        generation.sampling,
+        temperature=given_by if asked is None else asked,
+        max_tokens=limit if ceiling is None or limit is None else min(limit, ceiling),
+    )
+    can = Capabilities(temperature=given_by, output_tokens_max=most, context_window=window)
+    fitted = fit(generation, can, "model")
+    assert fitted.sampling == expected
+    assert (fitted is generation) == (expected == generation.sampling), "nothing is copied that stays as it was"
+
+
+@pytest.mark.req("OAI-04")
+def test_a_part_behind_any_number_of_texts_is_still_looked_at() -> None:
+    messages = (*HELLO, *HELLO, Message(role="user", content=(TextPart("a"), ImagePart("https://x/y.png"))))
+    with pytest.raises(BadRequest) as caught:
+        fit(Generation(messages=messages), NOTHING, "poor")
+    assert caught.value.param == "messages[2].content[1]"
+    assert prompt_bytes(Generation(messages=messages)) == sum(message_bytes(message) for message in messages)
