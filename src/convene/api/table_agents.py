@@ -51,6 +51,7 @@ def _admins(to: Endpoints) -> tuple[Route, ...]:
             query=agent_search.ADMIN_AGENTS_QUERY,
             gives=shapes_agents.AdminAgentList,
             scope="admin",
+            names=True,
             tag="Agents",
         ),
         Route(
