@@ -56,11 +56,11 @@ TINY: Final = "the tiny model babbles on to the limit of 200 tokens inside free 
 KNOWN_OF_OURS: Final[Mapping[str, str]] = {
     **{f"{CHAT}: {title}": UNLISTED for title in ALLOWED},
     **{f"GET /v1/agents{rest}: {ALLOWED[0]}": UNDESCRIBED for rest in ("", "/{agent}")},
-    "GET /v1/runs/{run}: SSE event violates schema": "it takes the schema of a frame's JSON for that of the whole event",
+    "GET /v1/runs/{run}: SSE event violates schema": "it holds whole events against the schema of their data",
 }
 
 NAMELESS: Final[Mapping[str, str]] = {
-    f"{CHAT}: Unknown discriminator value": "OpenAI's document tells calls apart by `type`, and gives its values no names"
+    f"{CHAT}: Unknown discriminator value": "the document tells calls apart by `type`, but does not name its values",
 }
 
 SUITES: Final[tuple[Suite, ...]] = (

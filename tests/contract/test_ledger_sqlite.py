@@ -22,6 +22,7 @@ from convene.store.base import StoreFault
 from convene.store.base_ledger import Whose
 from convene.store.ledger_rows import ENTRY_FIELDS, row_of
 from convene.store.presence import Presence
+from convene.store.sql_ledger import SqlLedger
 from convene.store.sqlite import SqliteStore
 from convene.store.sqlite_file import SqliteFile
 from convene.store.sqlite_ledger import SqliteLedger
@@ -560,6 +561,29 @@ async def test_the_log_of_one_that_is_silent_stays_while_its_process_holds_it(
     await living.aclose()
     await silent.aclose()
     assert logs(path) == []
+
+
+async def test_an_intent_is_never_out_of_sight_while_a_dead_ones_log_is_taken_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be taken for one that never ran, and what it had reserved be given back (goal A4)."""
+    dead, looking, taking = [await SqliteStore.open(path) for _ in range(3)]
+    await dead.ledger.begin(intent(1))
+    await dead.aclose()
+    in_tables = SqlLedger.open_intents
+
+    async def taken_over_meanwhile(self: SqlLedger) -> list[Intent]:
+        found = await in_tables(self)
+        monkeypatch.undo()
+        assert await taking.ledger.orphans(10**12) == [intent(1)]
+        assert logs(path) == []
+        return found
+
+    monkeypatch.setattr(SqlLedger, "open_intents", taken_over_meanwhile)
+    assert await looking.ledger.open_intents() == [intent(1)]
+    assert await looking.ledger.open_intents() == [intent(1)], "it is a row now"
+    await looking.aclose()
+    await taking.aclose()
 
 
 async def test_what_was_forgotten_is_not_brought_back_by_a_log(path: Path) -> None:

@@ -165,9 +165,10 @@ class SqliteLedger(SqlLedger):
 
     async def open_intents(self) -> list[Intent]:
         """Return all intents without an entry (`base_ledger.Ledger`)."""
+        await self.settle()
         mine = [unpacked_intent(body) for body in self._begun.values()]
-        in_tables = await super().open_intents()
         in_logs = await self._read(lambda connection: self._logs.open_intents(connection, self._presence.id, mine))
+        in_tables = await super().open_intents()  # last: who takes over a dead one's log brings them there
         found = {intent.id: intent for intent in (*in_tables, *in_logs)}
         return sorted(found.values(), key=lambda intent: (intent.at_us, intent.id))
 
