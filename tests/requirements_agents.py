@@ -257,7 +257,7 @@ HOSTED-03 proved Time limits allow for hosted agents: 5 to 15 s as a rule, 30 to
 HOSTED-04 proved The server announces itself each hour, with one identity for the hosted registry and another for its
     own.
 HOSTED-05 proved There are no more than about 60 to 120 calls a minute.
-HOSTED-06 5 Agents that have this server as LLM (`ChatAgent` by `ASI1_BASE_URL`, `MCPServerAdapter` by
+HOSTED-06 proved Agents that have this server as LLM (`ChatAgent` by `ASI1_BASE_URL`, `MCPServerAdapter` by
     `asi1_base_url`) are served, tool result round included.
 [agents §14]
 REG-23 proved The unmodified packages work with every row of the smallest registry's table.

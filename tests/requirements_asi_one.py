@@ -264,10 +264,10 @@ CLIENT-02 5 The official agentic script works: only `data: ` lines up to `[DONE]
     content always a string, then its polling.
 CLIENT-03 proved The official tool samples work, which loop over `message.get("tool_calls", [])` and echo the message
     verbatim.
-CLIENT-04 2 uAgents' ChatAgent through LiteLLM (`openai/<model>`) works: `tool_choice:"required"`,
+CLIENT-04 proved uAgents' ChatAgent through LiteLLM (`openai/<model>`) works: `tool_choice:"required"`,
     `parallel_tool_calls:false`, temperature 0.0, max_tokens 1024, whole, then a follow-up with tool messages and no
     `tools`.
-CLIENT-05 2 The uAgents MCP adapter works: `tool_choice:"required"`, temperature 0.7, max_tokens 1024, follow-up
+CLIENT-05 proved The uAgents MCP adapter works: `tool_choice:"required"`, temperature 0.7, max_tokens 1024, follow-up
     without tools; it looks for `choices`, not at the status.
 CLIENT-06 proved The A2A outbound adapter, posting plain chat for `asi1-mini` to the full URL, works.
 CLIENT-07 2 `llama-index-llms-asi`, which drops chunks with empty content, works.

@@ -26,7 +26,7 @@ ROOT: Final = HERE.parents[1]
 OUT: Final = ROOT / "out" / "conformance"
 REQUIREMENTS: Final = ROOT / "requirements"
 SET_UP_S: Final = 1200.0
-"""The longest a set-up may take; the largest family is about 240 MB on disk."""
+"""The longest a set-up may take; the largest family is about 450 MB on disk."""
 NODE_MAJOR_MIN: Final = 20
 LOST: Final = re.compile(r"(OPENAI|CONVENE|ASI|ASI1|CHECK|PYTEST|VIRTUAL_ENV)(_|$)|PYTHON")
 """Variables that would reach into a suite or a server from the user's own shell."""

@@ -38,6 +38,7 @@ class Tools:
 
     async def call_tool(self, name: str, arguments: dict[str, Any]) -> object:
         self.calls += 1
+        print(f"{name} {arguments}", flush=True)  # noqa: T201 -- what the test looks for
         return arguments["a"] + arguments["b"] if name == "add" else self.calls
 
 
@@ -53,7 +54,7 @@ agent = Agent(
     **where,
 )
 adapter = MCPServerAdapter(
-    mcp_server=Tools(), asi1_api_key=os.environ.get("ASI_KEY", ""), model="asi1-mini", asi1_base_url=f"{SERVER}/v1"
+    mcp_server=Tools(), asi1_api_key=os.environ.get("ASI_KEY", ""), model="asi1", asi1_base_url=f"{SERVER}/v1"
 )
 for protocol in adapter.protocols if KIND == "both" else [adapter.mcp_proto]:
     agent.include(protocol, publish_manifest=True)

@@ -15,6 +15,7 @@ from process.test_real_market import CONFIG, Town, environment, wait
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LLM = Path(__file__).with_name("llm_agent.py")
 AGENT = Path(__file__).with_name("adapter_agent.py")
 ADD = '{"tool": "add", "arguments": {"a": 2, "b": 3}}'
 CALL = {"call": {"name": "search_agents", "args": {"query": "add numbers"}}}
@@ -22,13 +23,16 @@ ASK = {"call": {"name": "ask_agent", "args": {"agent": "@adder", "message": ADD}
 SCRIPT = {
     "models": [
         {"name": "played-agentic", "turns": [{"steps": [CALL]}, {"steps": [ASK]}, {"steps": [{"text": "It is 5."}]}]},
-        {
-            "name": "asi1-mini",
-            "turns": [
-                {"steps": [{"call": {"name": "add", "args": {"a": 20, "b": 22}}}]},
-                {"steps": [{"text": "The sum is 42."}]},
-            ],
-        },
+        *(
+            {
+                "name": model,
+                "turns": [
+                    {"steps": [{"call": {"name": tool, "args": {"a": 20, "b": 22}}}]},
+                    {"steps": [{"text": "The sum is 42."}]},
+                ],
+            }
+            for model, tool in (("asi1", "add"), ("asi1-mini", "Add"))
+        ),
     ]
 }
 
@@ -85,8 +89,18 @@ async def test_a_model_finds_the_tools_and_calls_one(town: Town) -> None:
     assert (asked["agent"]["protocol"], asked["result"]["answer"]) == ("acp", "5")
 
 
+@pytest.mark.req("HOSTED-06", "CLIENT-05")
 async def test_an_agent_that_chats_too_is_chatted_with_and_has_this_server_as_its_model(town: Town) -> None:
     assert await town.ask(town.addresses["chatter"], "What is twenty and twenty-two?") == "The sum is 42."
+    assert "add {'a': 20, 'b': 22}" in town.agent_log("chatter")
+
+
+@pytest.mark.req("HOSTED-06", "CLIENT-04")
+async def test_a_chat_agent_of_the_library_has_this_server_as_its_model(town: Town) -> None:
+    environ = {"ASI1_BASE_URL": f"{town.url}/v1", "ASI1_API_KEY": town.key}
+    town.join("thinker", "llm", environment("uagents-adapter"), program=LLM, environ=environ)
+    assert await town.ask(town.addresses["thinker"], "What is twenty and twenty-two?") == "The sum is 42."
+    assert "adds 20 and 22" in town.agent_log("thinker")
 
 
 async def chat(town: Town, model: str, text: str) -> Any:  # noqa: ANN401 -- JSON
