@@ -115,13 +115,16 @@ class Desk:
         rules: HouseRules | None = None,
         tools: AcpTools | None = None,
         storages: Storages | None = None,
+        abroad: str = "",
     ) -> None:
         """Of one agent in several directories the first counts.
 
-        `me` is our address, `depth` the most agents that a question passes through, `rules` are the operator's, `tools`
-        knows the tools of agents that lend some, `storages` reads files that agents name in their answers.
+        `me` is our address, `abroad` the one by which a directory elsewhere knows us, `depth` the most agents that a
+        question passes through, `rules` are the operator's, `tools` knows the tools of agents that lend some,
+        `storages` reads files that agents name in their answers.
         """
         self._me = me
+        self._us = frozenset((me, abroad)) - {""}
         self._depth = depth
         self._directories = tuple(directories)
         self._rules = rules or HouseRules({})
@@ -141,7 +144,7 @@ class Desk:
                 raise answer
             else:
                 for one in answer:
-                    if (admitted := self._rules.admit(one)) is not None:
+                    if one.address not in self._us and (admitted := self._rules.admit(one)) is not None:
                         found.setdefault(one.address or one.url, admitted)
         if answers and all(isinstance(answer, ConveneError) for answer in answers):
             raise Failed("No directory of agents can be searched now.")
@@ -404,6 +407,7 @@ class AgentParts:
 
     def _open(self, seed: str) -> None:
         me, settings = self.me, self._settings
+        abroad = "" if self._abroad is None else self._abroad.address
         if me is None:
             raise RuntimeError("agents are opened before there is an identity")
         letters = Letters(self._sessions, self._clock)
@@ -437,7 +441,9 @@ class AgentParts:
         talker = AcpTalker(chat, GuardedTalker(caller, Seats(settings.open_per_agent_max), breaker))
         acp = GuardedTalker(talker, self.callers.seats, pace=pace_of(self._config, self._clock))
         talkers = (acp, *self.callers.talkers(self._sessions, secret))
-        self._desk = Desk(self.directories, talkers, me.address, settings.depth, self._rules, tools, self._storages())
+        self._desk = Desk(
+            self.directories, talkers, me.address, settings.depth, self._rules, tools, self._storages(), abroad
+        )
 
     def _storages(self) -> Storages | None:
         home = self._home

@@ -142,6 +142,13 @@ async def test_the_best_of_all_directories_come_first_and_each_agent_once() -> N
     assert [one.name for one in await desk(Directory(ROME, OSLO)).search("x", 1)] == ["rome"]
 
 
+async def test_we_are_not_found_ourselves_by_either_of_our_addresses() -> None:
+    one = Desk((Directory(ROME, OSLO),), (Talker(),), me=ADDRESS)  # type: ignore[arg-type]  # doubles
+    assert [found.name for found in await one.search("x", 5)] == ["oslo"]
+    one = Desk((Directory(ROME, OSLO),), (Talker(),), me="agent1qus", abroad=OTHER)  # type: ignore[arg-type]  # doubles
+    assert [found.name for found in await one.search("x", 5)] == ["rome"]
+
+
 async def test_agents_that_nobody_here_can_talk_to_are_left_out() -> None:
     other = Found(protocol="a2a", name="far", url="http://a.test")
     assert await desk(Directory(other)).search("x", 5) == []
