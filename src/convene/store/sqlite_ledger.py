@@ -48,12 +48,9 @@ MOVE_S: Final = 0.05
 """How long an entry may lie in the log alone ..."""
 MOVE_ROWS: Final = 128
 """... and with how many others: a move of these holds the loop up for less than a millisecond."""
-GAP_S: Final = 0.001
-"""Between two syncs while there is more to do. A request that comes alone does not wait for it."""
-GAP_SHARED_S: Final = 0.0025
-"""The same, if at least `GAP_ROWS` entries have shared the last one, so that still more can. A sync of a virtual disk
-takes 0.2 ms of processor time: at 500 a second that is a tenth of a core."""
-GAP_ROWS: Final = 8
+GAP_S: Final = 0.002
+"""Between two syncs, while more requests are under way than entries wait: they may share the next one. A sync of a
+virtual disk takes 0.2 ms of processor time, at 500 a second a tenth of a core."""
 MARK_S: Final = 1.0
 """How long after a move the disk is asked to have it."""
 CHECKPOINT_MOVES: Final = 16
@@ -99,8 +96,9 @@ class SqliteLedger(SqlLedger):
         """The slot whose turn is over, and where its entries end, while the tables, on the disk, lack some of it."""
         self._spare: Slot | None = None
         self._write_handle: asyncio.Handle | None = None
+        self._may_wait = False
+        """The write that is planned waits for others, not for the end of a turn or of a pause."""
         self._written_at = 0.0
-        self._gap_s = GAP_S
         self._move_handle: asyncio.TimerHandle | None = None
         self._mark_handle: asyncio.TimerHandle | None = None
         self._retry_s = self._move_retry_s = RETRY_FIRST_S
@@ -128,7 +126,9 @@ class SqliteLedger(SqlLedger):
         self._rows.append(row_of(entry))
         self._waiters.append(waiter)
         self._begun.pop(entry.id, None)
-        if self._write_handle is None and self._syncing is None:
+        if self._syncing is None and (
+            self._write_handle is None or (self._may_wait and len(self._rows) >= len(self._begun))
+        ):
             self._plan()
         return waiter
 
@@ -263,11 +263,17 @@ class SqliteLedger(SqlLedger):
     # The log.
 
     def _plan(self) -> None:
-        """Let what has gathered be written, at the end of this turn of the loop or once the gap is over."""
-        wait_s = self._written_at + self._gap_s - self._loop.time()
+        """Let what has gathered be written: at the end of this turn of the loop, or later with those still to come."""
+        wait_s = 0.0
+        if len(self._rows) < len(self._begun):
+            wait_s = self._written_at + GAP_S - self._loop.time()
         if wait_s <= 0:
+            if self._write_handle is not None:
+                self._write_handle.cancel()
+            self._may_wait = False
             self._write_handle = self._loop.call_soon(self._write)
-        else:
+        elif self._write_handle is None:
+            self._may_wait = True
             self._write_handle = self._loop.call_later(wait_s, self._write)
 
     def _write(self) -> None:
@@ -282,11 +288,11 @@ class SqliteLedger(SqlLedger):
             except OSError as error:
                 if self._retry_s >= RETRY_MAX_S:
                     log.error("%s cannot be written: %s", self._log.current.path, error)  # noqa: TRY400
+                self._may_wait = False
                 self._write_handle = self._loop.call_later(self._retry_s, self._write)
                 self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
                 return
             self._retry_s = RETRY_FIRST_S
-            self._gap_s = GAP_SHARED_S if len(self._rows) >= GAP_ROWS else GAP_S
             self._waiting += self._rows
             self._rows = []
             self._logged_to = self._log.place
