@@ -368,7 +368,7 @@ class SqliteLedger(SqlLedger):
         self._plan_mark()
 
     def _plan_mark(self) -> None:
-        """Let a mark follow, at once if an old slot waits for nothing else: the current one must not outgrow its size."""
+        """Let a mark follow, at once if an old slot waits for nothing else: the current one must not outgrow it."""
         if self._marking or self._closed:
             return
         if self._old is not None and self._moved_to >= self._old[1]:
