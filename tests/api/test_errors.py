@@ -329,8 +329,8 @@ class Broken:
 def break_chat(served: Served, fault: Exception) -> None:
     """Make every chat of this application fail."""
     route, _ = served.app.front._router.find("POST", "/v1/chat/completions")
-    endpoint: Any = route.endpoint
-    endpoint._endpoint._turns = Broken(fault)
+    idempotent: Any = route.endpoint  # a bound method, around another
+    idempotent.__self__._endpoint.__self__._turns = Broken(fault)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -517,6 +517,21 @@ async def test_a_log_whose_entries_are_all_in_the_tables_goes_when_its_store_is_
     assert len(stored(path)) == 29
 
 
+async def test_closing_waits_a_while_for_tables_that_another_keeps_locked(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    await store.ledger.finish(entry(1))
+    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        ending = asyncio.ensure_future(store.ledger.aclose())
+        await asyncio.sleep(0.2)
+        assert not ending.done()
+        other.execute("COMMIT")
+        await ending
+    assert stored(path) == [entry(1).id]
+    assert logs(path) == []
+    await store.aclose()
+
+
 async def test_turns_of_the_slots_lose_nothing_and_carry_what_is_open(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,7 @@ from convene.store.book_log_writer import BookLog
 from convene.store.ledger_rows import packed_intent, packed_values, row_of
 from convene.store.presence import DEAD_AFTER_US
 from convene.store.sql_ledger import SqlLedger
-from convene.store.sqlite_entries import Mover, move_old_journal
+from convene.store.sqlite_entries import Mover, insert, move_old_journal
 from convene.store.sqlite_file import SecondFile, fault
 from convene.store.sqlite_logs import Logs, log_folder
 from convene.store.sqlite_sync import DiskThread, Wal, check_linked, checkpoint, fdatasync, sync_folder
@@ -203,6 +203,8 @@ class SqliteLedger(SqlLedger):
             self._mover.close()
             self._syncs.end()
             self._upkeep.end()
+        if self._waiting and self._broken is None:
+            await self._move_last()
         await asyncio.to_thread(self._let_go)
         await self._reading.aclose()
 
@@ -246,6 +248,16 @@ class SqliteLedger(SqlLedger):
     def _sync_names(self) -> None:
         sync_folder(self._folder)
         sync_folder(self._path.parent)
+
+    async def _move_last(self) -> None:
+        """Bring what is left into the tables by the other thread, which waits for those who keep them locked."""
+        rows = self._waiting
+        try:
+            await self._reading.transact(lambda connection: insert(connection, rows))
+        except StoreFault as reason:
+            log.warning("%d entries stay in their log, where the next reader finds them: %s", len(rows), reason.detail)
+        else:
+            self._waiting = []
 
     def _let_go(self) -> None:
         """End the threads and close the files; the log goes too if the tables, on the disk, have all of it. Blocks."""
