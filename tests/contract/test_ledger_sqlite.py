@@ -19,7 +19,7 @@ from convene.clock import SystemClock
 from convene.store import book_log, book_log_writer, presence, sqlite_ledger, sqlite_sync
 from convene.store.backup import back_up
 from convene.store.base import StoreFault
-from convene.store.base_ledger import Whose
+from convene.store.base_ledger import Sums, Whose
 from convene.store.ledger_rows import ENTRY_FIELDS, row_of
 from convene.store.presence import Presence
 from convene.store.sql_ledger import SqlLedger
@@ -515,6 +515,27 @@ async def test_a_log_whose_entries_are_all_in_the_tables_goes_when_its_store_is_
     await store.aclose()
     assert logs(path) == []
     assert len(stored(path)) == 29
+
+
+async def test_a_request_whose_entry_could_not_be_written_stays_open_for_whoever_comes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it is written too: it must never look like one that never ran (goal A4)."""
+    monkeypatch.setattr(sqlite_ledger, "CLOSE_S", 0.01)
+    store = await SqliteStore.open(path)
+    await store.ledger.begin(intent(1))
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, offset: write(file, data[: len(data) // 2], offset))
+    ended = store.ledger.finish(entry(1))
+    assert await store.ledger.open_intents() == [intent(1)]
+    await store.aclose()
+    with pytest.raises(StoreFault):
+        await ended
+    monkeypatch.undo()
+    later = await SqliteStore.open(path)
+    assert await later.ledger.orphans(10**12) == [intent(1)]
+    assert await later.ledger.total(ALL) == Sums()
+    await later.aclose()
 
 
 async def test_closing_waits_a_while_for_tables_that_another_keeps_locked(path: Path) -> None:

@@ -83,7 +83,7 @@ class SqliteLedger(SqlLedger):
         self._started = False
         self._broken: StoreFault | None = None
         self._begun: dict[str, bytes] = {}
-        """What the log has of every open intent."""
+        """What the log has of every intent whose entry it does not have."""
         self._rows: list[list[Any]] = []
         """Of entries that are not in the log yet."""
         self._waiters: list[asyncio.Future[None]] = []
@@ -127,10 +127,7 @@ class SqliteLedger(SqlLedger):
         waiter: asyncio.Future[None] = self._loop.create_future()
         self._rows.append(row_of(entry))
         self._waiters.append(waiter)
-        self._begun.pop(entry.id, None)
-        if self._syncing is None and (
-            self._write_handle is None or (self._may_wait and len(self._rows) >= SHARE * len(self._begun))
-        ):
+        if self._syncing is None and (self._write_handle is None or (self._may_wait and self._shared)):
             self._plan()
         return waiter
 
@@ -276,10 +273,16 @@ class SqliteLedger(SqlLedger):
 
     # The log.
 
+    @property
+    def _shared(self) -> bool:
+        """Whether nearly all that are under way wait for the next sync."""
+        waiting = len(self._rows)
+        return waiting >= SHARE * (len(self._begun) - waiting)
+
     def _plan(self) -> None:
         """Let what has gathered be written: at the end of this turn of the loop, or later with those still to come."""
         wait_s = 0.0
-        if len(self._rows) < SHARE * len(self._begun):
+        if not self._shared:
             wait_s = self._written_at + GAP_S - self._loop.time()
         if wait_s <= 0:
             if self._write_handle is not None:
@@ -307,6 +310,8 @@ class SqliteLedger(SqlLedger):
                 self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
                 return
             self._retry_s = RETRY_FIRST_S
+            for row in self._rows:
+                self._begun.pop(row[0], None)
             self._waiting += self._rows
             self._rows = []
             self._logged_to = self._log.place
