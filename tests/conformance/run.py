@@ -75,8 +75,8 @@ SUITES: Final[tuple[Suite, ...]] = (
     Suite("node-current-searching", "searching", suites.search_node_current, 17),
     Suite("node-previous-searching", "searching", suites.search_node_previous, 17),
     Suite("langchain-searching", "searching", suites.search_langchain, 7),
-    Suite("fuzz-openai-document", "scripted", suites.fuzz_openai, 3, NAMELESS),
-    Suite("fuzz-openai-streams", "scripted", suites.fuzz_openai_streams, 0, NAMELESS),
+    Suite("fuzz-openai-document", "scripted", suites.fuzz_openai, 4, NAMELESS),
+    Suite("fuzz-openai-streams", "scripted", suites.fuzz_openai_streams, 1, NAMELESS),
     Suite("fuzz-own-document", "scripted", suites.fuzz_own, 6, KNOWN_OF_OURS),
     Suite("fuzz-own-streams", "scripted", suites.fuzz_own_streams, 1),
     Suite("openai-3-embedded", "embedded", suites.run_openai_3, 19),
@@ -185,7 +185,8 @@ def complaints(suite: Suite, outcome: Outcome) -> list[str]:
     stale = sorted(set(suite.known) & outcome.passed)
     if stale and suite.server != "embedded":  # a model that draws lots may succeed now and then
         found.append(f"known failures that pass now, take them out of the table: {', '.join(stale)}")
-    if len(outcome.passed) < suite.passes:
+    explained = set(outcome.failed) & set(suite.known)  # what failed as is known has run too
+    if len(outcome.passed) + len(explained) < suite.passes:
         found.append(f"{len(outcome.passed)} passed, {suite.passes} expected")
     return found
 
