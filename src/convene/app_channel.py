@@ -1,7 +1,7 @@
 """What a supervisor and its workers say to each other, and the pipe they say it over.
 
-    supervisor ──► worker    Order (first), Go, Seen (how an engine stands), Restarted, Stop
-    worker ──► supervisor    Up (started, connections wait), Listening, RestartEngine
+    supervisor ──► worker    Order (first), Go, Seen (how an engine stands), Restarted, Stop, Close
+    worker ──► supervisor    Up (started, connections wait), Listening, RestartEngine, Quiet
 
 The pipe is a pair of unconnected-to-anything sockets: it has no name, so nobody else can open it, and what is secret
 (settings, the engine's key) is on no command line and in no environment. Its end is how each notices that the other is
@@ -67,6 +67,10 @@ class Stop(msgspec.Struct, frozen=True, tag=True):
     hurry: bool = False
 
 
+class Close(msgspec.Struct, frozen=True, tag=True):
+    """Close the sockets and end: no worker has anything to finish."""
+
+
 class Up(msgspec.Struct, frozen=True, tag=True):
     """Started; waits for `Go`."""
 
@@ -82,8 +86,12 @@ class RestartEngine(msgspec.Struct, frozen=True, tag=True):
     reason: str
 
 
-ToWorker = Order | Go | Seen | Restarted | Stop
-ToSupervisor = Up | Listening | RestartEngine
+class Quiet(msgspec.Struct, frozen=True, tag=True):
+    """Drains and has nothing to finish; refuses requests until `Close`."""
+
+
+ToWorker = Order | Go | Seen | Restarted | Stop | Close
+ToSupervisor = Up | Listening | RestartEngine | Quiet
 
 
 class Channel:

@@ -1,9 +1,10 @@
 """One worker of several: started as `python -m convene.app_worker` by the supervisor (`app_workers.py`) alone.
 
 Its standard input is the pipe to the supervisor (`app_channel.py`), over which it gets its settings and the sockets to
-listen on. It drains when it is told to, or on SIGTERM; ctrl-C reaches the whole terminal group and is left to the
-supervisor. When the supervisor is gone, however it went, it ends at once: nobody would start it anew, and a new
-supervisor wants the port.
+listen on. It drains when it is told to, or on SIGTERM, and then refuses requests until no worker has anything left to
+finish: the kernel deals new connections out to all of them, and those of one that has closed would be cut. Ctrl-C
+reaches the whole terminal group and is left to the supervisor. When the supervisor is gone, however it went, it ends at
+once: nobody would start it anew, and a new supervisor wants the port.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import uvloop
 
 from convene import logs
 from convene.app import App, Worker
-from convene.app_channel import Channel, Go, Listening, Order, Restarted, RestartEngine, Seen, Stop, Up
+from convene.app_channel import Channel, Close, Go, Listening, Order, Quiet, Restarted, RestartEngine, Seen, Stop, Up
 from convene.clock import SystemClock
 from convene.config import secrets_of
 from convene.config_handover import unseal
@@ -99,6 +100,8 @@ class Link:
                     self._engines[message.mode].restarted()
                 case Stop():
                     self._stop(hurry=message.hurry)
+                case Close():
+                    self._close()
                 case _:
                     # Not sys.exit: whatever still runs here is for clients whose server is to be gone.
                     os._exit(EXIT_ORPHAN)
@@ -108,6 +111,10 @@ class Link:
         self.go.set()
         if hurry and self.server is not None:
             self.server.hurry()
+
+    def _close(self) -> None:
+        if self.server is not None:
+            self.server.release()
 
 
 async def work() -> int:
@@ -130,6 +137,7 @@ async def work() -> int:
         new_id=lambda: clock.stamped_id("req_"),
         wall_now=clock.now,
         on_drain=app.drain,
+        on_quiet=lambda: channel.send(Quiet()),
     )
     link.server = server
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, link.asked.set)

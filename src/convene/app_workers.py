@@ -26,7 +26,7 @@ import uvloop
 
 from convene import logs
 from convene.app import First, prepare_store
-from convene.app_channel import Channel, Go, Listening, Order, Restarted, RestartEngine, Seen, Stop, Up
+from convene.app_channel import Channel, Close, Go, Listening, Order, Quiet, Restarted, RestartEngine, Seen, Stop, Up
 from convene.app_models import Deployments, embedded_engine
 from convene.app_serve import announce, narrate, refuse_port, say
 from convene.clock import SystemClock
@@ -128,6 +128,14 @@ class Supervisor:
         for worker in self._workers:
             worker.send(Stop(hurry=hurry))
 
+    def _close(self, quiet: _Worker) -> None:
+        """Let a worker end that has nothing to finish; when all end, only together."""
+        if not self._stopping.is_set():
+            quiet.send(Close())
+        elif all(worker.quiet for worker in self._workers if worker.pid):
+            for worker in self._workers:
+                worker.send(Close())
+
     async def _end(self, kept: Sequence[asyncio.Task[None]]) -> None:
         """Wait for the workers to drain, then kill what is left."""
         if not self._stopping.is_set():
@@ -196,6 +204,7 @@ class Supervisor:
             for task in telling:
                 task.cancel()
             worker.end()
+            self._close(worker)
         return _describe_end(process.returncode or 0, process.pid)
 
     async def _listen(self, worker: _Worker, channel: Channel) -> None:
@@ -207,6 +216,9 @@ class Supervisor:
                     channel.send(Go())
                 case Listening():
                     log.info("%s serves (process %d)", worker, worker.pid)
+                case Quiet():
+                    worker.quiet = True
+                    self._close(worker)
                 case RestartEngine():
                     worker.keep(asyncio.create_task(self._restart(channel, message)))
 
@@ -243,6 +255,8 @@ class _Worker:
 
     def __init__(self, index: int) -> None:
         self.index = index
+        self.quiet = False
+        """It drains and has nothing to finish."""
         self._process: asyncio.subprocess.Process | None = None
         self._channel: Channel | None = None
         self._kept: set[asyncio.Task[None]] = set()
@@ -257,9 +271,9 @@ class _Worker:
 
     def begin(self, process: asyncio.subprocess.Process, channel: Channel) -> None:
         """Be filled by this process."""
-        self._process, self._channel = process, channel
+        self._process, self._channel, self.quiet = process, channel, False
 
-    def send(self, message: Stop) -> None:
+    def send(self, message: Stop | Close) -> None:
         """Say something to the process, if there is one."""
         if self._channel is not None:
             self._channel.send(message)

@@ -445,6 +445,50 @@ async def test_a_drain_lets_streams_end_tells_new_requests_503_and_closes_idle_c
         await asyncio.open_connection("127.0.0.1", server.port)
 
 
+@on_both_loops
+async def test_whoever_has_just_connected_when_a_drain_ends_is_told_503_and_who_says_nothing_is_not_waited_for() -> (
+    None
+):
+    server = Server(App(), changed(unheard_s=1.0), new_id=str, wall_now=time.time)
+    await server.start()
+    async with connecting(server) as fresh, connecting(server) as half, connecting(server) as mute:
+        await half.say(GET[:9])
+        await asyncio.sleep(0.05)
+        stopping = asyncio.ensure_future(server.stop())
+        await asyncio.sleep(0.05)
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", server.port)
+        await fresh.say(GET)
+        await half.say(GET[9:])
+        assert (await fresh.hear_all()).startswith(b"HTTP/1.1 503 ")
+        assert (await half.hear_all()).startswith(b"HTTP/1.1 503 ")
+        assert not stopping.done()
+        assert await mute.hear_all() == b""
+        async with asyncio.timeout(PATIENCE_S):
+            await stopping
+
+
+@pytest.mark.parametrize("way", ["released", "hurried", "out of patience"])
+@on_both_loops
+async def test_a_server_that_is_held_refuses_with_503_until_it_may_close(way: str) -> None:
+    quiet = asyncio.Event()
+    server = Server(App(), QUICK, new_id=str, wall_now=time.time, on_quiet=quiet.set)
+    await server.start()
+    stopping = asyncio.ensure_future(server.stop(0.5 if way == "out of patience" else None))
+    await until(quiet)
+    if way != "out of patience":
+        for _ in range(3):
+            async with connecting(server) as late:
+                await late.say(GET)
+                assert (await late.hear_all()).startswith(b"HTTP/1.1 503 ")
+        assert not stopping.done()
+        server.release() if way == "released" else server.hurry()
+    async with asyncio.timeout(PATIENCE_S):
+        await stopping
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", server.port)
+
+
 @pytest.mark.parametrize("hurried", [True, False])
 @on_both_loops
 async def test_what_outlasts_the_grace_is_cancelled_and_may_say_so(*, hurried: bool) -> None:
@@ -497,4 +541,5 @@ async def test_stopping_what_never_started_is_harmless() -> None:
     server = Server(App(), QUICK, new_id=str, wall_now=time.time)
     server.begin_drain()
     server.hurry()
+    server.release()
     await server.stop()

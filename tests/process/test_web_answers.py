@@ -78,16 +78,17 @@ def server(web: Searx, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pro
         yield running
 
 
-def client(server: Program) -> OpenAI:
-    return OpenAI(api_key=server.key, base_url=f"http://127.0.0.1:{server.port}/v1", max_retries=0)
+@pytest.fixture(scope="module")
+def client(server: Program) -> Iterator[OpenAI]:
+    """The official SDK; closed at the end, else the collector finds its sockets at some later time."""
+    with OpenAI(api_key=server.key, base_url=f"http://127.0.0.1:{server.port}/v1", max_retries=0) as opened:
+        yield opened
 
 
-def ask(server: Program, **fields: Any) -> Any:  # noqa: ANN401 - what the SDK returns
+def ask(client: OpenAI, **fields: Any) -> Any:  # noqa: ANN401 - what the SDK returns
     messages = [{"role": "user", "content": QUESTION}]
     body = {"web_search": True} | fields.pop("extra_body", {})
-    return client(server).chat.completions.create(
-        **{"model": "asi1", "messages": messages, "extra_body": body} | fields
-    )
+    return client.chat.completions.create(**{"model": "asi1", "messages": messages, "extra_body": body} | fields)
 
 
 def check_citations(text: str, annotations: list[dict[str, Any]], web: Searx) -> None:
@@ -104,14 +105,14 @@ def check_citations(text: str, annotations: list[dict[str, Any]], web: Searx) ->
 
 
 @pytest.mark.req("OAI-44", "OAI-45", "CHAT-17", "CHAT-18")
-def test_one_streamed_request_searches_reads_and_answers_with_right_citations(server: Program, web: Searx) -> None:
+def test_one_streamed_request_searches_reads_and_answers_with_right_citations(client: OpenAI, web: Searx) -> None:
     web.asked.clear()
     web.visited.clear()
     text = ""
     annotations: list[dict[str, Any]] = []
     extras: list[dict[str, Any]] = []
     steps: dict[str, dict[str, Any]] = {}
-    for chunk in ask(server, stream=True):
+    for chunk in ask(client, stream=True):
         more = chunk.model_extra or {}
         for step in more.get("intermediate_steps") or []:
             steps[step["id"]] = step
@@ -140,25 +141,25 @@ def test_one_streamed_request_searches_reads_and_answers_with_right_citations(se
     assert ran[0]["result"]["results"][0]["url"] == web.url("/pages/lighthouse")
 
 
-def test_an_address_that_nobody_has_shown_is_not_read(server: Program, web: Searx) -> None:
+def test_an_address_that_nobody_has_shown_is_not_read(client: OpenAI, web: Searx) -> None:
     web.visited.clear()
-    ran = ask(server, model="scripted-leak").executable_data
+    ran = ask(client, model="scripted-leak").executable_data
     assert [one["status"] for one in ran] == ["done", "failed"]
     assert "word for word" in json.dumps(ran[1]["result"])
     assert web.visited == []
 
 
 @pytest.mark.req("OAI-24")
-def test_a_whole_reply_has_the_same_text_and_annotations(server: Program, web: Searx) -> None:
-    reply = ask(server, web_search_options={}, extra_body={"web_search": False})
+def test_a_whole_reply_has_the_same_text_and_annotations(client: OpenAI, web: Searx) -> None:
+    reply = ask(client, web_search_options={}, extra_body={"web_search": False})
     message = reply.choices[0].message
     check_citations(message.content, [one.model_dump() for one in message.annotations], web)
 
 
-def test_a_model_that_does_not_search_is_searched_for(server: Program, web: Searx) -> None:
+def test_a_model_that_does_not_search_is_searched_for(client: OpenAI, web: Searx) -> None:
     web.asked.clear()
     web.visited.clear()
-    reply = ask(server, model="before")
+    reply = ask(client, model="before")
     message = reply.choices[0].message
     check_citations(message.content, [one.model_dump() for one in message.annotations], web)
     assert [asked["q"] for asked in web.asked] == [QUESTION]
@@ -167,18 +168,18 @@ def test_a_model_that_does_not_search_is_searched_for(server: Program, web: Sear
 
 
 @pytest.mark.req("DEC-18")
-def test_when_the_engine_is_away_the_answer_still_comes_and_says_so(server: Program, web: Searx) -> None:
+def test_when_the_engine_is_away_the_answer_still_comes_and_says_so(client: OpenAI, web: Searx) -> None:
     web.status = 503
     try:
-        reply = ask(server, model="before", messages=[{"role": "user", "content": "And the ferries of Odd?"}])
+        reply = ask(client, model="before", messages=[{"role": "user", "content": "And the ferries of Odd?"}])
     finally:
         web.status = 200
     assert [notice["code"] for notice in reply.metadata["notices"]] == ["search_unavailable"]
     assert reply.choices[0].message.content == ANSWER
 
 
-def test_an_answer_in_json_is_left_alone(server: Program) -> None:
-    reply = ask(server, response_format={"type": "json_object"})
+def test_an_answer_in_json_is_left_alone(client: OpenAI) -> None:
+    reply = ask(client, response_format={"type": "json_object"})
     message = reply.choices[0].message
     assert json.loads(message.content) == {"text": ANSWER}
     assert message.annotations in (None, [])

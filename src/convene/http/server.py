@@ -1,11 +1,13 @@
 """The listening edge: our own ASGI 3 server for HTTP/1.1, with the defences that common servers lack.
 
-    Server(app, settings=ServerSettings(), *, new_id, wall_now, on_drain=None, encode_body=encode_refusal_body)
+    Server(app, settings=ServerSettings(), *, new_id, wall_now, on_drain=None, on_quiet=None,
+           encode_body=encode_refusal_body)
         await server.start(host, port)      or  await server.start(sockets=[...])
         server.port                         the first port it listens on
         server.begin_drain()                new requests get 503, idle connections close, `on_drain()` is called once
         await server.stop()                 drain, wait up to `grace_s`, cancel the rest, lifespan shutdown
         server.hurry()                      end the waits of `stop`
+        server.release()                    let `stop` close the sockets (only with `on_quiet`)
     serve(server, asked, *, host, port | sockets, on_ready=None)   all of that until the event `asked` is set
     run(app, settings=..., *, host, port, new_id, wall_now, on_drain=None, on_ready=None) -> exit code
 
@@ -60,20 +62,28 @@ class Server:
         new_id: Callable[[], str],
         wall_now: Callable[[], float],
         on_drain: Callable[[], None] | None = None,
+        on_quiet: Callable[[], None] | None = None,
         encode_body: Callable[[int, str, str], bytes] = encode_refusal_body,
     ) -> None:
-        """Hold the parts; nothing happens before `start`."""
+        """Hold the parts; nothing happens before `start`.
+
+        `on_quiet` is called once a drain has nothing left to wait for; the server then goes on refusing with 503 until
+        `release()`, within the grace. It is for servers that share a port: those that close earlier than the others
+        reset the connections that the kernel has given to them.
+        """
         self._app = app
         self._settings = settings if settings is not None else ServerSettings()
         self._new_id = new_id
         self._wall_now = wall_now
         self._on_drain = on_drain
+        self._on_quiet = on_quiet
         self._encode_body = encode_body
         self._edge: Edge | None = None
         self._lifespan: Lifespan | None = None
         self._listeners: list[asyncio.Server] = []
         self._ticker: asyncio.TimerHandle | None = None
         self._hurried = False
+        self._released = False
         self._stopped = False
         self.port = 0
 
@@ -134,6 +144,9 @@ class Server:
         loop, settings = edge.loop, self._settings
         until = loop.time() + (settings.grace_s if grace_s is None else grace_s)
         await self._wait(edge, lambda: not edge.running, until)
+        if self._on_quiet is not None:
+            self._on_quiet()
+            await self._wait(edge, lambda: self._released, until)
         for request in list(edge.running):
             request.cancel()
         until = max(until, loop.time() + settings.cancel_s)
@@ -142,6 +155,9 @@ class Server:
             _LOG.error("%d requests did not end when cancelled", len(edge.running))
         for listener in self._listeners:
             listener.close()
+        # Whoever has just connected has most likely just asked: an end without an answer would look like a fault.
+        unheard_until = min(until, loop.time() + settings.unheard_s)
+        await self._wait(edge, lambda: not any(one.unheard for one in edge.connections), unheard_until)
         for connection in list(edge.connections):
             connection.close_when_sent()
         await self._wait(edge, lambda: not edge.connections, until)
@@ -158,6 +174,12 @@ class Server:
     def hurry(self) -> None:
         """End the patience of `stop`: cancel what runs now (a second signal)."""
         self._hurried = True
+        if self._edge is not None:
+            self._edge.wake()
+
+    def release(self) -> None:
+        """Let `stop` close what it listens on, where `on_quiet` has made it wait for that."""
+        self._released = True
         if self._edge is not None:
             self._edge.wake()
 

@@ -28,6 +28,11 @@ class Watched(Protocol):
     deadline: float
     """Loop time in seconds after which `overdue` is called."""
 
+    @property
+    def unheard(self) -> bool:
+        """Whether nothing was asked on it yet, or no whole head has come."""
+        ...
+
     def overdue(self, now: float) -> None:
         """Act on the passed deadline, or set the next one."""
         ...

@@ -675,6 +675,11 @@ class Connection(asyncio.Protocol):
         elif not self._check_reader(now):
             self._end_quiet(now)
 
+    @property
+    def unheard(self) -> bool:
+        """Whether nothing was asked on it yet, or no whole head has come."""
+        return self._phase in {FRESH, PARTIAL}
+
     def close_if_idle(self) -> None:
         """Close when no request is in flight or begun; a fresh connection stays, to be told 503."""
         if self._phase == IDLE:

@@ -83,6 +83,10 @@ class ServerSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cancel_s: float = 2.0
     """After the grace: time for cancelled requests to send their error frame and settle."""
 
+    unheard_s: float = 0.25
+    """At the end of a drain: time for connections that have not asked yet to ask and be told 503; a local round trip
+    with a busy processor in it. Speculative connections of browsers never ask, so it is short."""
+
     tick_s: float = 0.5
     """The one timer that looks at all connections: no time-out is later than two ticks, none has its own timer."""
 

@@ -29,6 +29,7 @@ class Seat:
     """A connection that only holds a place."""
 
     deadline = 0.0
+    unheard = False
 
     def __init__(self) -> None:
         self.seen: list[float] = []
