@@ -110,7 +110,7 @@ class ImageDesk:
             outcome.finish = fault.code
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            outcome.status = "client_left"
+            outcome.status, outcome.finish = "client_left", ""
             raise
         finally:
             failed = outcome.status == "failed"
