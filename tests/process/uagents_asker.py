@@ -92,9 +92,8 @@ async def relay(ctx: Context, sender: str, message: ChatMessage) -> None:
 
 @protocol.on_message(ChatMessage)  # type: ignore[untyped-decorator]  # it states no types
 async def take(ctx: Context, sender: str, message: ChatMessage) -> None:
-    await ctx.send(sender, ChatAcknowledgement(acknowledged_msg_id=message.msg_id))
     kinds = [one.type for one in message.content]
-    said.append(
+    said.append(  # before anything is waited for: messages are handled at once, and begin in the order they came in
         {
             "session": str(ctx.session),
             "text": message.text(),
@@ -103,6 +102,7 @@ async def take(ctx: Context, sender: str, message: ChatMessage) -> None:
             "metadata": {k: v for one in message.content if one.type == "metadata" for k, v in one.metadata.items()},
         }
     )
+    await ctx.send(sender, ChatAcknowledgement(acknowledged_msg_id=message.msg_id))
     if RELAY:
         await relay(ctx, sender, message)
         return

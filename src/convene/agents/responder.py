@@ -323,7 +323,10 @@ class Responder:
         await self._deliver(question, (codec.Text(words), codec.EndSession()), 0)
 
     async def _deliver(self, question: Question, content: tuple[codec.Content, ...], number: int) -> bool:
-        """Send the message of that number of an answer; again only where it certainly has not arrived (CALL-06)."""
+        """Send the message of that number of an answer; again only where it certainly has not arrived (CALL-06).
+
+        Returns whether it may have arrived.
+        """
         msg_id = uuid_of(self._secret, "reply", question.key, str(number))
         draft = codec.write_chat(content, msg_id=msg_id, at=self._clock.now())
         for pause_s in (*PAUSES_S, None):
@@ -334,7 +337,7 @@ class Responder:
                 break
             await asyncio.sleep(pause_s)
         log.warning("%s could not be given its answer: %s", question.sender, delivery.words)
-        return False
+        return delivery.outcome != "unreachable"
 
     @asynccontextmanager
     async def _alone(self, talk: str) -> AsyncIterator[None]:
@@ -372,7 +375,10 @@ class Responder:
 
 
 class _Sending:
-    """A streamed answer on its way: pieces go out as they come, in order, and never faster than they are taken."""
+    """A streamed answer on its way: pieces go out as they come, in order, and never faster than they are taken.
+
+    When one certainly has not arrived, nothing more is tried until the end, which brings all that is left.
+    """
 
     def __init__(self, deliver: Deliver, monotonic: Callable[[], float], stream_id: str) -> None:
         self.begun = False
@@ -381,21 +387,26 @@ class _Sending:
         self._stream_id = stream_id
         self._waiting: list[str] = []
         self._sent_chars = 0
+        self._is_away = False
         self._number = 0
         self._last_at = monotonic()
 
     async def add(self, piece: str) -> None:
         """Take a piece, and send what has come if it is enough or time."""
         self._waiting.append(piece)
+        if self._is_away:
+            return
         is_time = self._monotonic() - self._last_at >= PIECE_S
         if not is_time and sum(map(len, self._waiting)) < PIECE_CHARS:
             return
         text, self._waiting = "".join(self._waiting), []
         opening: tuple[codec.Content, ...] = () if self.begun else (codec.StartStream(self._stream_id),)
-        self.begun = True
         self._number += 1
-        self._sent_chars += len(text)
-        await self._deliver((*opening, codec.Text(text)), self._number)
+        if await self._deliver((*opening, codec.Text(text)), self._number):
+            self.begun = True
+            self._sent_chars += len(text)
+        else:
+            self._is_away = True
         self._last_at = self._monotonic()
 
     async def end(self, words: str) -> None:

@@ -339,6 +339,32 @@ def test_a_streamed_answer_comes_in_pieces_between_stream_marks() -> None:
     assert len({one.msg_id for one in said}) == len(said) > 2
 
 
+@pytest.mark.req("ACP-02")
+@pytest.mark.parametrize("missed", ["first", "second"])
+def test_a_streamed_answer_has_no_gap_when_the_agent_was_away_for_a_while(missed: str) -> None:
+    async def play(desk: Desk) -> PlayedAgent:
+        agent = desk.agent("asker")
+        await agent.say(SESSION, "hello")
+        await asyncio.sleep(0.5 if missed == "first" else 1.5)
+        del desk.post.agents[agent.url]
+        desk.courier._resolve = lambda _: _found(agent.url)
+        await asyncio.sleep(20)
+        desk.post.agents[agent.url] = agent
+        await asyncio.sleep(40)
+        return agent
+
+    async def _found(url: str) -> list[str]:
+        return [url]
+
+    said = chats(scene(PlayedReplies(1.0, "One, ", 1.0, "two, ", 30.0, "three, ", 5.0, "four."), play, stream=True))
+    assert "".join(one.text for each in said for one in each.content if isinstance(one, codec.Text)) == (
+        "One, two, three, four."
+    )
+    assert isinstance(said[-1].content[-1], codec.EndSession)
+    marks = [type(one).__name__ for each in said for one in each.content if "Stream" in type(one).__name__]
+    assert marks == ([] if missed == "first" else ["StartStream", "EndStream"])
+
+
 def test_a_short_streamed_answer_is_one_message() -> None:
     async def play(desk: Desk) -> PlayedAgent:
         agent = desk.agent("asker")
