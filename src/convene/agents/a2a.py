@@ -19,7 +19,7 @@ import msgspec
 
 from convene.agents import a2a_codec as codec
 from convene.agents.a2a_answer import Telling
-from convene.agents.faults import TalkFault, error
+from convene.agents.faults import STORE, TalkFault, error, why_not
 from convene.agents.letters import uuid_of
 from convene.agents.one_at_a_time import OneAtATime
 from convene.agents.talk_notes import Place, Sent
@@ -48,9 +48,6 @@ FAULTS_MAX: Final = 4
 """Looks in a row that may fail."""
 CANCEL_S: Final = 5.0
 
-LOOP: Final = "This agent has asked this question itself; it is not asked back."
-NO_URL: Final = "The agent has no address."
-STORE: Final = "The agent cannot be asked now: what it answers could not be kept."
 LATE: Final = "The agent took the question and did not answer within {seconds:g} seconds."
 LOST: Final = (
     "Whether the agent has the question is not known, and it keeps no list of what it was asked. It is not asked twice."
@@ -84,11 +81,8 @@ class A2aTalker:
 
     async def talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
         """Ask and yield what is heard (`base.Talker`)."""
-        if not card.url:
-            yield error(NO_URL, "refused")
-            return
-        if card.url in (conversation.caller, *conversation.hops):
-            yield error(LOOP, "refused")
+        if words := why_not(card.url, conversation):
+            yield error(words, "refused")
             return
         session = self.session_of(card, conversation)
         try:

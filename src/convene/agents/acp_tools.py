@@ -20,7 +20,7 @@ import msgspec
 
 from convene.agents import chat_codec as codec
 from convene.agents import tool_codec
-from convene.agents.faults import TalkFault
+from convene.agents.faults import STORE, TalkFault
 from convene.agents.letters import Sent, uuid_of
 from convene.agents.mcp import ToolAnswer
 from convene.agents.mcp_choice import McpOffer, names_tool
@@ -51,7 +51,6 @@ LOOK_S: Final = 0.25
 ASKED: Final = "asked"
 TOKEN_BYTES: Final = 16
 WORDS_MAX: Final = 400
-STORE: Final = "The agent cannot be asked now: what it answers could not be kept."
 SILENT: Final = "The agent did not answer within {seconds:g} seconds."
 FAILED: Final = "The agent says that it failed, and not why."
 UNREADABLE: Final = "The agent has answered something that cannot be read."

@@ -20,6 +20,7 @@ from convene.agent_hops import ACP_KEY, write_hops
 from convene.agents import chat_codec as codec
 from convene.agents.answer_rules import Listening, Patience, Unreadable, attachments_of, is_answer, text_of
 from convene.agents.base import Heard
+from convene.agents.faults import STORE, error, why_not
 from convene.agents.letters import Sent, uuid_of
 from convene.agents.one_at_a_time import OneAtATime
 from convene.errors import StoreFault
@@ -43,10 +44,7 @@ LOOK_S: Final = 0.25
 """How often the store is asked for letters that reached another process."""
 NO_PAYMENT: Final = "This server does not pay agents."
 OPEN: Final = "The agent has not answered {faults}; it is left alone for {seconds:.0f} more seconds."
-LOOP: Final = "This agent has asked this question itself; it is not asked back."
 OURSELVES: Final = "This is the address of the server itself."
-STORE: Final = "The agent cannot be asked now: what it answers could not be kept."
-NO_ADDRESS: Final = "The agent has no address."
 
 
 class TalkTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,11 +96,11 @@ class ChatTalker:
         """Ask and yield what is heard (`base.Talker`)."""
         fault = self._check(card, conversation)
         if fault:
-            yield _error(fault, "refused")
+            yield error(fault, "refused")
             return
         wait_s = self._breaker.admit(card.address)
         if wait_s is not None:
-            yield _error(OPEN.format(faults="several times in a row", seconds=wait_s), "left_alone")
+            yield error(OPEN.format(faults="several times in a row", seconds=wait_s), "left_alone")
             return
         reason = ""
         try:
@@ -113,7 +111,7 @@ class ChatTalker:
                     yield heard
         except StoreFault as broken:
             log.warning("an agent cannot be asked: %s", broken.detail or broken.message)
-            yield _error(STORE, "store")
+            yield error(STORE, "store")
         finally:
             self._judge(card.address, reason)
 
@@ -129,11 +127,7 @@ class ChatTalker:
             self._breaker.undecided(agent)
 
     def _check(self, card: AgentCard, conversation: Conversation) -> str:
-        if not card.address:
-            return NO_ADDRESS
-        if self._courier.is_us(card.address):
-            return OURSELVES
-        return LOOP if card.address in (conversation.caller, *conversation.hops) else ""
+        return OURSELVES if self._courier.is_us(card.address) else why_not(card.address, conversation)
 
     async def _talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
         agent, call = card.address, conversation.call_key
@@ -154,7 +148,7 @@ class ChatTalker:
                     delivery = await self._ask(card, session, call, sent, say, conversation.hops)
                     if delivery.outcome in {"unreachable", "refused"}:
                         await self._letters.take_back(session, call)
-                        yield _error(delivery.words, delivery.outcome)
+                        yield error(delivery.words, delivery.outcome)
                         return
                 told = {key for key, _ in before}
                 async with aclosing(self._listen(slot, call, sent, told)) as listened:
@@ -246,7 +240,3 @@ def _late(said: Said) -> list[Heard]:
     if attachments:
         found.append(Heard(kind="resource", attachments=attachments, metadata={LATE: "true"}))
     return found
-
-
-def _error(words: str, reason: str) -> Heard:
-    return Heard(kind="error", text=words, metadata={"reason": reason})

@@ -115,7 +115,7 @@ class Letters:
             for note in known
             if note.name.startswith(LETTER) and _letter(note.body).taken not in {"", "-"}
         }
-        await self._put(session, notes | {_sent_name(call): _encode(sent), CARD: b""})
+        await self._put(session, notes | {sent_name(call): _encode(sent), CARD: b""})
 
     async def note_card(self, session: str, card_id: str) -> None:
         """Note that the agent waits for an answer to a card; the next question is that answer."""
@@ -128,12 +128,12 @@ class Letters:
 
     async def sent(self, session: str, call: str) -> Sent | None:
         """Return when the question of a call went out; None: it has not."""
-        found = await self._sessions().notes(OWNER, session, (_sent_name(call),))
+        found = await self._sessions().notes(OWNER, session, (sent_name(call),))
         return _sent(found[0].body) if found else None
 
     async def take_back(self, session: str, call: str) -> None:
         """Note that the question of a call did not go out after all."""
-        await self._sessions().take(OWNER, session, (_sent_name(call),))
+        await self._sessions().take(OWNER, session, (sent_name(call),))
 
     async def has_spoken(self, session: str) -> bool:
         """Whether anything was ever asked in this conversation."""
@@ -170,5 +170,6 @@ class Letters:
         return int(self._clock.now() * SECOND_US)
 
 
-def _sent_name(call: str) -> str:
+def sent_name(call: str) -> str:
+    """Return the name of the note that says what is known of the question of a call."""
     return f"{SENT}{hashlib.sha256(call.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"

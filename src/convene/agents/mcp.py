@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import msgspec
 
 from convene.agents.base import Heard
-from convene.agents.faults import TalkFault, error
+from convene.agents.faults import STORE, TalkFault, error, why_not
 from convene.agents.letters import uuid_of
 from convene.agents.mcp_choice import Chosen, McpOffer, choose, signature
 from convene.agents.one_at_a_time import OneAtATime
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("convene.agents")
 
 PROGRESS_MAX: Final = 100
-NO_URL: Final = "The agent has no address."
-LOOP: Final = "This agent has asked this question itself; it is not asked back."
-STORE: Final = "The agent cannot be asked now: what it answers could not be kept."
 LOST: Final = "The tool {name} may have been carried out before this server was restarted; it is not called twice."
 NO_WORDS: Final = "The tool {name} failed and gave no reason."
 LATE: Final = "The tool {name} did not answer within {seconds:g} seconds."
@@ -92,11 +89,8 @@ class McpTalker:
 
     async def talk(self, card: AgentCard, conversation: Conversation, say: str) -> AsyncGenerator[Heard]:
         """Ask and yield what is heard (`base.Talker`)."""
-        if not card.url:
-            yield error(NO_URL, "refused")
-            return
-        if card.url in (conversation.caller, *conversation.hops):
-            yield error(LOOP, "refused")
+        if words := why_not(card.url, conversation):
+            yield error(words, "refused")
             return
         session = uuid_of(self._secret, "mcp", conversation.owner, conversation.key, card.url)
         try:

@@ -24,6 +24,7 @@ from convene.agents import chat_codec as codec
 from convene.agents.base import Verdict
 from convene.agents.inbox import hops_of
 from convene.agents.letters import uuid_of
+from convene.agents.one_at_a_time import OneAtATime
 from convene.agents.questions import HELD_S, Question
 from convene.errors import ConveneError, StoreFault
 
@@ -179,7 +180,7 @@ class Responder:
         self._budget = Budget(terms.per_minute, clock)
         self._pace = Pace(terms.per_sender, terms.together, clock)
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._talks: dict[str, tuple[asyncio.Lock, list[None]]] = {}
+        self._talks = OneAtATime()
         self._tasks: set[asyncio.Task[None]] = set()
         self._taking: set[str] = set()
 
@@ -264,7 +265,7 @@ class Responder:
     async def _answer(self, question: Question) -> None:
         """Answer one question, whatever happens on the way."""
         try:
-            async with self._alone(question.talk), self._slots, self._held(question):
+            async with self._talks.alone(question.talk), self._slots, self._held(question):
                 if self._clock.now() - question.at > LATE_S:
                     log.warning("a question of %s is too old to be answered", question.sender)
                 elif question.reply:
@@ -338,19 +339,6 @@ class Responder:
             await asyncio.sleep(pause_s)
         log.warning("%s could not be given its answer: %s", question.sender, delivery.words)
         return delivery.outcome != "unreachable"
-
-    @asynccontextmanager
-    async def _alone(self, talk: str) -> AsyncIterator[None]:
-        """Wait until no other question of a conversation is under way."""
-        lock, waiting = self._talks.setdefault(talk, (asyncio.Lock(), []))
-        waiting.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            waiting.pop()
-            if not waiting:
-                del self._talks[talk]
 
     @asynccontextmanager
     async def _held(self, question: Question) -> AsyncIterator[None]:

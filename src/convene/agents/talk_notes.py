@@ -8,10 +8,11 @@ Kept as notes of sessions that belong to nobody's key, as `letters.py` does for 
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+
+from convene.agents.letters import sent_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from convene.store.base_sessions import Sessions
 
 PLACE: Final = "place"
-SENT: Final = "sent:"
 BYTES_MAX: Final = 4 * 1024 * 1024
 """Of one conversation; the oldest go."""
 ANSWER_BYTES_MAX: Final = 1024 * 1024
@@ -72,25 +72,21 @@ class TalkNotes:
 
     async def sent(self, session: str, call: str) -> Sent | None:
         """Return what is known of the question of a call; None: it has not gone out."""
-        found = await self._sessions().notes(self._owner, session, (_name(call),))
+        found = await self._sessions().notes(self._owner, session, (sent_name(call),))
         return _sent(found[0].body) if found else None
 
     async def keep_sent(self, session: str, call: str, sent: Sent) -> None:
         """Write down what is known of the question of a call."""
         if len(sent.answer) > ANSWER_BYTES_MAX:
             sent = msgspec.structs.replace(sent, answer=b"")
-        await self._put(session, _name(call), _encode(sent))
+        await self._put(session, sent_name(call), _encode(sent))
 
     async def take_back(self, session: str, call: str) -> None:
         """Note that the question of a call did not go out after all."""
-        await self._sessions().take(self._owner, session, (_name(call),))
+        await self._sessions().take(self._owner, session, (sent_name(call),))
 
     async def _put(self, session: str, name: str, body: bytes) -> None:
         await self._sessions().put(self._owner, session, {name: body}, self._now_us(), BYTES_MAX)
 
     def _now_us(self) -> int:
         return int(self._clock.now() * SECOND_US)
-
-
-def _name(call: str) -> str:
-    return f"{SENT}{hashlib.sha256(call.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
