@@ -14,8 +14,7 @@ from convene.agents.talk_notes import TalkNotes
 from sessions_double import SessionsDouble
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
+    from convene.agents.mcp import ToolAsked
     from convene.clock import Clock
 
 SECRET = b"a secret of tests"
@@ -45,25 +44,16 @@ class PlayedServers:
         self._check()
         return self.offered
 
-    async def call(
-        self,
-        url: str,
-        tool: str,
-        arguments: Mapping[str, object],
-        key: str,
-        wait_s: float,
-        progress: Callable[[str], None],
-        hops: tuple[str, ...] = (),
-    ) -> ToolAnswer:
+    async def call(self, url: str, asked: ToolAsked) -> ToolAnswer:
         assert url == URL
-        self.hops = hops
-        assert wait_s > 0
+        self.hops = asked.hops
+        assert asked.wait_s > 0
         self._check()
-        self.calls.append((tool, dict(arguments), key))
+        self.calls.append((asked.tool, dict(asked.arguments), asked.key))
         if self.breaks is not None:
             fault, self.breaks = self.breaks, None
             raise fault
-        text = str(arguments.get("text", ""))
+        text = str(asked.arguments.get("text", ""))
         try:
             await asyncio.sleep({"hang": 1e6, "slow": 3.0}.get(text, 0.0))
         except asyncio.CancelledError:
@@ -72,7 +62,7 @@ class PlayedServers:
         if text == "wrong":
             raise WrongArgumentsError("The tool echo refused the arguments: text is too long")
         for step in range(2 if text != "chatty" else 500):
-            progress(f"step {step}")
+            asked.progress(f"step {step}")
         return ToolAnswer(text="no" if text == "fail" else f"echo: {text}", failed=text == "fail")
 
     def _check(self) -> None:

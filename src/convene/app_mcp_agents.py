@@ -22,9 +22,10 @@ from convene.tools.mcp_headers import marks_of
 from convene.tools.mcp_link import McpLink, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Mapping
 
     from convene.agents.credentials import Credentials
+    from convene.agents.mcp import ToolAsked
     from convene.clock import Clock
     from convene.egress import Egress, Fetched
     from convene.tools.mcp_codec import Listed
@@ -118,35 +119,26 @@ class McpAgents:
         """See `McpServers`."""
         return (await self._look(url)).offer
 
-    async def call(
-        self,
-        url: str,
-        tool: str,
-        arguments: Mapping[str, object],
-        key: str,
-        wait_s: float,
-        progress: Callable[[str], None],
-        hops: tuple[str, ...] = (),
-    ) -> ToolAnswer:
+    async def call(self, url: str, asked: ToolAsked) -> ToolAnswer:
         """See `McpServers`."""
         known = await self._look(url)
-        listed = known.listed.get(tool)
+        listed = known.listed.get(asked.tool)
         wanted = ToolCall(
-            name=tool,
-            arguments=arguments,
-            key=key,
+            name=asked.tool,
+            arguments=asked.arguments,
+            key=asked.key,
             marks=() if listed is None else marks_of(listed.schema),
             repeatable=listed is not None and (listed.read_only or listed.idempotent),
-            timeout_s=wait_s,
-            progress=progress,
-            hops=hops,
+            timeout_s=asked.wait_s,
+            progress=asked.progress,
+            hops=asked.hops,
         )
         try:
             outcome = await known.link.call(wanted)
         except Refusal as refusal:
             words = refusal.message[:WORDS_MAX] or "It gave no reason."
             if refusal.code == INVALID_PARAMS:
-                raise WrongArgumentsError(f"The tool {tool} refused the arguments: {words}") from refusal
+                raise WrongArgumentsError(f"The tool {asked.tool} refused the arguments: {words}") from refusal
             raise TalkFault(f"The agent refused: {words}", "refused") from refusal
         except McpFault as fault:
             self._known.pop(url, None)

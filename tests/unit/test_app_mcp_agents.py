@@ -9,7 +9,7 @@ import pytest
 
 from convene.agents.credentials import Credentials
 from convene.agents.faults import TalkFault
-from convene.agents.mcp import WrongArgumentsError
+from convene.agents.mcp import ToolAsked, WrongArgumentsError
 from convene.app_mcp_agents import ANSWER_BYTES_MAX, McpAgents
 from convene.egress import Rules, WireFault
 from egress_doubles import Names, NotedWire, Told, guarded
@@ -61,7 +61,7 @@ class Server:
 
 
 async def call(agents: McpAgents, tool: str = "add", **arguments: object) -> str:
-    answer = await agents.call(URL, tool, arguments, "key", 10.0, lambda _: None)
+    answer = await agents.call(URL, ToolAsked(tool=tool, arguments=arguments, key="key", wait_s=10.0))
     return answer.text
 
 

@@ -27,7 +27,7 @@ from convene.agents.mcp_choice import McpOffer, names_tool
 from convene.errors import StoreFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator
 
     from convene.agents.base import AgentCard, Conversation, Heard, Talker
     from convene.agents.courier import Courier
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from convene.agents.faults import Reason
     from convene.agents.inbox import Inbox, Mailslot
     from convene.agents.letters import Letter, Letters
+    from convene.agents.mcp import ToolAsked
     from convene.clock import Clock
 
 T = TypeVar("T", tool_codec.ToolsListed, tool_codec.ToolGave)
@@ -99,22 +100,13 @@ class AcpTools:
             task.cancel()
         await asyncio.gather(*looking, return_exceptions=True)
 
-    async def call(
-        self,
-        url: str,
-        tool: str,
-        arguments: Mapping[str, object],
-        key: str,
-        wait_s: float,
-        progress: Callable[[str], None],
-        hops: tuple[str, ...] = (),
-    ) -> ToolAnswer:
+    async def call(self, url: str, asked: ToolAsked) -> ToolAnswer:
         """Call a tool of the agent at an address. Raises `TalkFault`, `StoreFault`.
 
-        The protocol has no place for `hops`, and tells no progress.
+        The protocol has no place for hops, and tells no progress.
         """
-        del progress, hops
-        gave = await self._ask(url, key, tool_codec.write_call(tool, arguments), tool_codec.ToolGave, wait_s)
+        draft = tool_codec.write_call(asked.tool, asked.arguments)
+        gave = await self._ask(url, asked.key, draft, tool_codec.ToolGave, asked.wait_s)
         return ToolAnswer(text=gave.error or gave.result, failed=bool(gave.error))
 
     async def _look(self, address: str) -> McpOffer | TalkFault:

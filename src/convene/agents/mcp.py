@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
@@ -23,7 +24,7 @@ from convene.agents.talk_notes import Sent
 from convene.errors import StoreFault
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator
 
     from convene.agents.answer_rules import Patience
     from convene.agents.base import AgentCard, Conversation
@@ -36,6 +37,20 @@ PROGRESS_MAX: Final = 100
 LOST: Final = "The tool {name} may have been carried out before this server was restarted; it is not called twice."
 NO_WORDS: Final = "The tool {name} failed and gave no reason."
 LATE: Final = "The tool {name} did not answer within {seconds:g} seconds."
+
+
+class ToolAsked(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a tool."""
+
+    tool: str
+    arguments: Mapping[str, object]
+    key: str
+    """The same when a call is repeated."""
+    wait_s: float
+    progress: Callable[[str], None] = lambda _: None
+    """Takes what the server says on the way."""
+    hops: tuple[str, ...] = ()
+    """Agents that the question has been through (`agent_hops.py`)."""
 
 
 class ToolAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,20 +71,8 @@ class McpServers(Protocol):
         """Return what a server offers; may be some minutes old."""
         ...
 
-    async def call(
-        self,
-        url: str,
-        tool: str,
-        arguments: Mapping[str, object],
-        key: str,
-        wait_s: float,
-        progress: Callable[[str], None],
-        hops: tuple[str, ...] = (),
-    ) -> ToolAnswer:
-        """Call a tool; `key` is the same when a call is repeated. Raises `WrongArgumentsError` too.
-
-        `hops` are the agents that the question has been through (`agent_hops.py`).
-        """
+    async def call(self, url: str, asked: ToolAsked) -> ToolAnswer:
+        """Call a tool of a server. Raises `WrongArgumentsError` too."""
         ...
 
 
@@ -168,9 +171,12 @@ class McpTalker:
                 heard.put_nowait(Heard(kind="progress", text=words))
 
         total_s = self._patience.total_s
+        asked = ToolAsked(
+            tool=chosen.tool.name, arguments=chosen.arguments, key=key, wait_s=total_s, progress=show, hops=hops
+        )
         try:
             async with asyncio.timeout(total_s):
-                return await self._servers.call(url, chosen.tool.name, chosen.arguments, key, total_s, show, hops)
+                return await self._servers.call(url, asked)
         except TimeoutError:
             raise TalkFault(LATE.format(name=chosen.tool.name, seconds=total_s), "timed_out") from None
 

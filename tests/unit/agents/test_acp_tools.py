@@ -17,7 +17,7 @@ from convene.agents.base import Conversation, Heard
 from convene.agents.envelope import Draft, read_envelope
 from convene.agents.faults import TalkFault
 from convene.agents.letters import uuid_of
-from convene.agents.mcp import McpTalker
+from convene.agents.mcp import McpTalker, ToolAsked
 from convene.agents.talk_notes import TalkNotes
 from convene.errors import StoreFault
 from simulation import World, run
@@ -88,7 +88,8 @@ class Shop:
 
     async def call(self, wait_s: float = 60.0, key: str = KEY) -> str:
         """Call the tool and return what it gave."""
-        answer = await self.tools.call(self.agent.me.address, "add", {"a": 1}, key, wait_s, lambda _: None)
+        asked = ToolAsked(tool="add", arguments={"a": 1}, key=key, wait_s=wait_s)
+        answer = await self.tools.call(self.agent.me.address, asked)
         return answer.text
 
 
