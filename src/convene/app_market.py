@@ -19,11 +19,12 @@ from convene.api.table_market import MarketPages, market_routes
 from convene.app_agents import open_agents_egress
 from convene.app_place import Place
 from convene.config import is_loopback
-from convene.registry.almanac import CHAT, Almanac, Rules
+from convene.registry.almanac import Almanac, Rules
 from convene.registry.assets import Assets
 from convene.registry.attestation import proven_agent
 from convene.registry.base_desks import Asker
 from convene.registry.base_names import MAILBOX, PROXY
+from convene.registry.documents import CHAT_PROTOCOL
 from convene.registry.listing import NEVER_US
 from convene.registry.listings import Listings
 from convene.registry.mailbox import Mailboxes
@@ -141,7 +142,7 @@ class MarketParts:
         return AgentRow(
             id=agents.address,
             endpoints=(Endpoint(agents.inbox_url),),
-            protocols=(CHAT,),
+            protocols=(CHAT_PROTOCOL,),
             stamp=1,
             expires_us=NEVER_US,
             listing=Listing(name="Convene", profile=Profile(description="The server of this marketplace.")),

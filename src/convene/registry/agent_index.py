@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
+from convene.registry.base_names import bare
 from convene.registry.columns import Columns
-from convene.registry.documents import bare, facts_of, fields_of, key_of
+from convene.registry.documents import facts_of, fields_of, key_of
 from convene.registry.globe import Globe
 from convene.registry.lexical import LexicalIndex
 from convene.registry.vectors import VectorIndex

@@ -16,6 +16,7 @@ import msgspec
 from convene.errors import BadRequest, Busy, Conflict, Forbidden
 from convene.registry.attestation import read_registration, read_status
 from convene.registry.base_names import HANDLE, read_identifier
+from convene.registry.documents import CHAT_PROTOCOL
 from convene.registry.gather import Gatherer
 from convene.store.base_market import Manifest, Registration
 
@@ -37,9 +38,8 @@ COUNT_S: Final = 10.0
 MANIFESTS_MAX: Final = 10_000
 MANIFEST_BYTES_MAX: Final = 262_144
 NAME_MAX: Final = 200
-CHAT: Final = "proto:30a801ed3a83f9a0ff0a9f1e6fe958cb91da1fc2218b153df7b6cbf87bd33d62"
 KNOWN: Final = (
-    (CHAT, "AgentChatProtocol", "0.3.0"),
+    (CHAT_PROTOCOL, "AgentChatProtocol", "0.3.0"),
     ("proto:8366fb54e20694cf49bae915893510a01782fc995b5d2bf7d7a5acfbc76dcb81", "AgentPaymentProtocol", "0.1.0"),
     ("proto:74bbe17d083d81bf3afb28af299aa285d3bf800ac264775923cdd3cb7b47d069", "AgentPaymentProtocol", "0.1.0"),
     ("proto:0a80568ab5e6efbe55d6e5cf44ce879c061830f58c446772487cf91620b67c02", "AgentPaymentProtocol", "0.1.0"),

@@ -47,12 +47,12 @@ def with_prefix(digest: str) -> str:
 
 
 def bare(digest: str) -> str:
-    """Return it without."""
+    """Return it without: it comes in both forms (ENVL-09)."""
     return digest.removeprefix(_PROTO)
 
 
 def kind_of(row: AgentRow) -> str:
-    """Return how an agent is reached: mailbox, proxy, custom, a2a or mcp."""
+    """Return how an agent is reached, in the words of SEARCH-02: mailbox, proxy, custom, a2a or mcp."""
     if row.protocol != "acp":
         return row.protocol
     for endpoint in row.endpoints:

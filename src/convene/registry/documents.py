@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.registry.base_names import bare, kind_of
 from convene.registry.lexical import Field
 from convene.registry.ranking import Standing, quality, success
 from convene.registry.words import fold, words
@@ -33,7 +34,6 @@ README_WORDS_MAX: Final = 600
 EMBEDDED_CHARS: Final = 1200
 """Beginning of a listing that is embedded; small models read 256 tokens."""
 PACK_LEVEL: Final = 1
-PROTOCOL: Final = "proto:"
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(AgentRow).decode
@@ -157,23 +157,6 @@ def key_of(row: AgentRow, names: Mapping[str, ProtocolName]) -> bytes:
 def spoken(row: AgentRow, names: Mapping[str, ProtocolName]) -> Sequence[str]:
     """Return the names of the protocols that an agent speaks."""
     return [known.name for digest in row.protocols if (known := names.get(bare(digest))) is not None]
-
-
-def bare(digest: str) -> str:
-    """Return a protocol's digest without its prefix: it comes in both forms (ENVL-09)."""
-    return digest.removeprefix(PROTOCOL)
-
-
-def kind_of(row: AgentRow) -> str:
-    """Return how an agent is reached, in the words of SEARCH-02."""
-    if row.protocol != "acp":
-        return row.protocol
-    for endpoint in row.endpoints:
-        if endpoint.url.endswith("/mailbox/submit"):
-            return "mailbox"
-        if endpoint.url.endswith("/proxy/submit"):
-            return "proxy"
-    return "custom"
 
 
 def geo_of(row: AgentRow) -> tuple[float, float, float] | None:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from convene.errors import StoreFault
 from convene.registry.agent_index import AgentIndex
+from convene.registry.base_names import bare
 from convene.registry.base_search import ProtocolName
-from convene.registry.documents import CHAT_PROTOCOL, bare
+from convene.registry.documents import CHAT_PROTOCOL
 from convene.registry.pace import Pace
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from convene.registry.base_names import bare
 from convene.registry.columns import CALLABLE, GEO, HERE, REACHABLE, README, SAID_ACTIVE
-from convene.registry.documents import bare
 from convene.registry.words import fold
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from convene.errors import BadRequest, Busy, Conflict, Forbidden, StoreFault
-from convene.registry.almanac import BATCH_MAX, CHAT, COUNT_S, KNOWN, MANIFEST_BYTES_MAX, manifest_digest
+from convene.registry.almanac import BATCH_MAX, CHAT_PROTOCOL, COUNT_S, KNOWN, MANIFEST_BYTES_MAX, manifest_digest
 from convene.registry.base_desks import NOBODY, Asker
 from convene.store.base_market import Endpoint, Listing, Terms
 from market_desks import ANNS, KEEP_US, OPEN, Desks
@@ -176,7 +176,7 @@ async def test_an_agent_that_is_switched_off_is_not_there(desks: Desks) -> None:
     await desks.almanac.register([ANN.registration(desks.now)], OPEN)
     await desks.market.set_terms(ANN.address, Terms(enabled=False), desks.now_us)
     assert await desks.almanac.resolve(ANN.address) is None
-    assert await desks.almanac.speakers(CHAT, 9) == []
+    assert await desks.almanac.speakers(CHAT_PROTOCOL, 9) == []
 
 
 @pytest.mark.req("REG-09")
@@ -202,7 +202,7 @@ def test_the_digests_of_known_protocols_are_those_of_the_library() -> None:
                 if found["digest"] in known:
                     assert known[found["digest"]] == (found["name"], found["version"])
             assert manifest_digest(made) == made["metadata"]["digest"]
-    assert chat_protocol_spec.digest == CHAT
+    assert chat_protocol_spec.digest == CHAT_PROTOCOL
 
 
 async def test_a_manifest_that_is_too_large_is_refused(desks: Desks) -> None:

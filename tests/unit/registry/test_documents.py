@@ -6,16 +6,15 @@ import msgspec
 import pytest
 
 from agent_listings import NOW_US, agent
+from convene.registry.base_names import bare
 from convene.registry.base_search import ProtocolName
 from convene.registry.documents import (
     CHAT_PROTOCOL,
     EMBEDDED_CHARS,
-    bare,
     facts_of,
     fields_of,
     geo_of,
     key_of,
-    kind_of,
     text_of,
 )
 from convene.store.base_market import Endpoint, Listing, Tally
@@ -56,13 +55,14 @@ def test_the_key_changes_with_what_is_indexed_and_with_nothing_else() -> None:
     ("url", "kind"),
     [
         ("http://h/v2/agents/mailbox/submit", "mailbox"),
+        ("http://h/v1/submit", "mailbox"),
         ("http://h/v2/agents/proxy/submit", "proxy"),
         ("http://h/submit", "custom"),
     ],
 )
-def test_how_an_agent_is_reached_is_told_by_its_endpoint(url: str, kind: str) -> None:
-    assert kind_of(agent("a", endpoints=(Endpoint(url),))) == kind
-    assert kind_of(agent("a", protocol="a2a")) == "a2a"
+def test_the_index_takes_an_agent_for_what_the_registry_does(url: str, kind: str) -> None:
+    assert facts_of(agent("a", endpoints=(Endpoint(url),)), b"k").kind == kind
+    assert facts_of(agent("a", protocol="a2a"), b"k").kind == "a2a"
 
 
 def test_where_it_belongs_is_read_from_listing_or_registration_whose_figures_are_texts() -> None:
