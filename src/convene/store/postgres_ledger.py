@@ -27,9 +27,10 @@ from convene.store.migrations import BOOKS
 from convene.store.postgres_wire import COMMAND_S, clean, end, fault
 from convene.store.schema import Table
 from convene.store.sql_ledger import SqlLedger
+from convene.store.waiters import Waiter, release
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from convene.clock import Clock
     from convene.store.base_ledger import Entry, Intent
@@ -80,8 +81,6 @@ _WRITE: Final = f"""
 """  # noqa: S608 -- constants
 _NUL: Final = b"\\u0000"
 _encode: Final = msgspec.json.Encoder().encode
-
-Waiter = asyncio.Future[None]
 
 
 class _Batch:
@@ -172,8 +171,8 @@ class PostgresLedger(SqlLedger):
             if self._finished:
                 log.error("%d entries were not written", len(self._finished))
             reason = StoreFault("The store was closed before this was written.")
-            _release([waiter for _, waiter in (*self._begun, *self._finished)], reason)
-            _release(self._marks, reason)
+            release([waiter for _, waiter in (*self._begun, *self._finished)], reason)
+            release(self._marks, reason)
             if self._session is not None:
                 await end(self._session)
 
@@ -209,8 +208,8 @@ class PostgresLedger(SqlLedger):
                     raise
                 before -= len(group.entries)
                 if before <= 0:
-                    _release(marks)
-            _release(marks)
+                    release(marks)
+            release(marks)
 
     def _take(self) -> _Group:
         """Make a group of the queue: all intents, and as many entries as one transaction may have."""
@@ -252,8 +251,8 @@ class PostgresLedger(SqlLedger):
             await asyncio.sleep(pause_s)
             pause_s, patience_s = min(2 * pause_s, RETRY_MAX_S), min(2 * patience_s, COMMAND_S)
         self._stuck_since = None
-        _release(group.waiters)
-        _release(waiter for _, waiter in group.entries)
+        release(group.waiters)
+        release(waiter for _, waiter in group.entries)
 
     async def _send(self, group: _Group, patience_s: float) -> StoreFault | None:
         """Send a group once and return None, or what went wrong; then it may have been written or not."""
@@ -288,7 +287,7 @@ class PostgresLedger(SqlLedger):
             await self._write(_Group(group.entries[middle:], group.batch, group.gone))
             return
         log.critical("an entry cannot be written and is lost: %s %s", group.body, reason.detail)
-        _release([waiter for _, waiter in group.entries], reason)
+        release([waiter for _, waiter in group.entries], reason)
         rest = _Group([], group.batch, group.gone)
         rest.intents, rest.waiters = group.intents, group.waiters
         await self._write(rest)
@@ -305,8 +304,8 @@ class PostgresLedger(SqlLedger):
         begun, self._begun = self._begun, []
         self._forget(self._batch)
         self._batch = _Batch(self._batch.number + 1)
-        _release(group.waiters, reason)
-        _release([waiter for _, waiter in begun], reason)
+        release(group.waiters, reason)
+        release([waiter for _, waiter in begun], reason)
         group.waiters = []
 
     def _forget(self, batch: _Batch) -> None:
@@ -336,14 +335,3 @@ def _mended(entry: Entry) -> Entry:
     """Return an entry with everything replaced that no database, or not this one, can hold."""
     row: list[Any] = [clean(value) if isinstance(value, str) else value for value in row_of(entry)]
     return entry_of(storable(row))
-
-
-def _release(waiters: Iterable[Waiter], reason: StoreFault | None = None) -> None:
-    """Let these go on, or fail them; who is gone was cancelled, and has lost nothing."""
-    for waiter in waiters:
-        if not waiter.done():
-            if reason is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(reason)
-                waiter.exception()  # whether anybody asks or not: the caller may be gone

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import StoreFault
+from convene.store import waiters
 from convene.store.base_runs import Run, Step, lost_hold
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from convene.store.base_runs import Hold, Lately, RunStatus
     from convene.store.presence import Presence
     from convene.store.sql import Database, Row
+    from convene.store.waiters import Waiter
 
 QUEUE_MAX: Final = 10_000
 """Writes that may wait for a store that does not take them; each has a turn behind it."""
@@ -59,8 +61,6 @@ _OVER: Final = "status <> 'running' AND "
 _FORGET_STEPS: Final = "DELETE FROM run_steps WHERE run_id IN (SELECT id FROM runs WHERE "
 _FORGET: Final = "DELETE FROM runs WHERE "
 _TURNS_MAX: Final = 500
-
-Waiter = asyncio.Future[None]
 
 
 class Work:
@@ -243,19 +243,10 @@ class SqlRuns:
 
 
 def release(works: Iterable[Work], reason: Exception | None = None) -> None:
-    """Let those go on who wait for these, or fail them; who is gone was cancelled, and has lost nothing."""
+    """Let those go on who wait for these, or fail them; whose hold is lost is told so in any case."""
     for work in works:
-        waiter = work.waiter
-        if waiter.done():
-            continue
-        fault: Exception | None = reason
-        if fault is None and work.lost and work.hold is not None:
-            fault = lost_hold(work.hold)
-        if fault is None:
-            waiter.set_result(None)
-        else:
-            waiter.set_exception(fault)
-            waiter.exception()  # whether anybody asks or not: the caller may be gone
+        fault = lost_hold(work.hold) if reason is None and work.lost and work.hold is not None else reason
+        waiters.release((work.waiter,), fault)
 
 
 def closed() -> StoreFault:

@@ -31,9 +31,10 @@ from convene.store.sqlite_entries import Mover, insert, move_old_journal
 from convene.store.sqlite_file import SecondFile, fault
 from convene.store.sqlite_logs import Logs, log_folder
 from convene.store.sqlite_sync import DiskThread, Wal, check_linked, checkpoint, fdatasync, sync_folder
+from convene.store.waiters import Waiter, release
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from convene.store.base_ledger import Entry, Intent
     from convene.store.book_log_writer import Slot
@@ -86,9 +87,9 @@ class SqliteLedger(SqlLedger):
         """What the log has of every intent whose entry it does not have."""
         self._rows: list[list[Any]] = []
         """Of entries that are not in the log yet."""
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: list[Waiter] = []
         """Of these entries; those in `_syncing` wait for the fdatasync under way."""
-        self._syncing: list[asyncio.Future[None]] | None = None
+        self._syncing: list[Waiter] | None = None
         self._waiting: list[list[Any]] = []
         """Of entries that are in the log and not in the tables."""
         self._logged_to = self._moved_to = self._marked_to = Place(0, 0)
@@ -108,7 +109,7 @@ class SqliteLedger(SqlLedger):
 
     # Writing.
 
-    def begin(self, intent: Intent) -> asyncio.Future[None]:
+    def begin(self, intent: Intent) -> Waiter:
         """Write down an intent (`base_ledger.Ledger`); done when this returns."""
         self._ensure()
         if len(self._waiting) >= WAITING_MAX:
@@ -121,20 +122,20 @@ class SqliteLedger(SqlLedger):
         self._begun[intent.id] = body
         return self._done
 
-    def finish(self, entry: Entry) -> asyncio.Future[None]:
+    def finish(self, entry: Entry) -> Waiter:
         """Write down an entry and end its intent (`base_ledger.Ledger`); its log may wait for the sync before."""
         self._ensure()
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: Waiter = self._loop.create_future()
         self._rows.append(row_of(entry))
         self._waiters.append(waiter)
         if self._syncing is None and (self._write_handle is None or (self._may_wait and self._shared)):
             self._plan()
         return waiter
 
-    def _last(self) -> asyncio.Future[None]:
+    def _last(self) -> Waiter:
         """Return what is done when everything up to now is on the disk. Raises `StoreFault`."""
         self._ensure()
-        waiter: asyncio.Future[None] = self._loop.create_future()
+        waiter: Waiter = self._loop.create_future()
         self._waiters.append(waiter)
         if self._write_handle is None and self._syncing is None:
             self._plan()
@@ -218,7 +219,7 @@ class SqliteLedger(SqlLedger):
 
     def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._done: Waiter = self._loop.create_future()
         self._done.set_result(None)
         try:
             self._mover = Mover(self._path)
@@ -336,9 +337,9 @@ class SqliteLedger(SqlLedger):
         waiters, self._syncing = self._syncing or [], None
         if error is not None:
             self._break(error)
-            _release(waiters, self._broken)
+            release(waiters, self._broken)
             return
-        _release(waiters)
+        release(waiters)
         if self._waiters and self._write_handle is None:
             self._plan()
 
@@ -438,7 +439,7 @@ class SqliteLedger(SqlLedger):
         if self._rows:
             log.error("%d entries were not written", len(self._rows))
         waiters, self._waiters, self._rows = self._waiters, [], []
-        _release(waiters, reason)
+        release(waiters, reason)
 
     async def _read(self, work: Callable[[sqlite3.Connection], Found]) -> Found:
         """Return what `work` finds over the connection that reads. Raises `StoreFault`."""
@@ -450,14 +451,3 @@ class SqliteLedger(SqlLedger):
     async def _end_dead(self, dead_after_us: int) -> None:
         seen_us = self._presence.now_us() - dead_after_us
         await self._read(lambda connection: self._logs.end_dead(connection, self._presence.id, seen_us))
-
-
-def _release(waiters: Sequence[asyncio.Future[None]], reason: StoreFault | None = None) -> None:
-    """Let these go on, or fail them; who is gone was cancelled, and has lost nothing."""
-    for waiter in waiters:
-        if not waiter.done():
-            if reason is None:
-                waiter.set_result(None)
-            else:
-                waiter.set_exception(reason)
-                waiter.exception()  # whether anybody asks or not: the caller may be gone

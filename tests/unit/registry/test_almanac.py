@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from convene.errors import BadRequest, Busy, Conflict, Forbidden, StoreFault
-from convene.registry.almanac import BATCH_MAX, CHAT_PROTOCOL, COUNT_S, KNOWN, MANIFEST_BYTES_MAX, manifest_digest
+from convene.registry.almanac import BATCH_MAX, COUNT_S, KNOWN, MANIFEST_BYTES_MAX, manifest_digest
 from convene.registry.base_desks import NOBODY, Asker
+from convene.registry.documents import CHAT_PROTOCOL
 from convene.store.base_market import Endpoint, Listing, Terms
 from market_desks import ANNS, KEEP_US, OPEN, Desks
 from signed_agents import SignedAgent
