@@ -9,31 +9,21 @@ from convene.store.postgres_ledger import PostgresLedger
 from convene.store.postgres_pool import PostgresPool
 from convene.store.postgres_runs import PostgresRuns
 from convene.store.presence import Presence
-from convene.store.sql_accounts import SqlAccounts
-from convene.store.sql_answers import SqlAnswers
-from convene.store.sql_keys import SqlKeys
-from convene.store.sql_market import SqlMarket
-from convene.store.sql_sessions import SqlSessions
-from convene.store.sql_vectors import SqlVectors
+from convene.store.sql_store import SqlStore
 
 if TYPE_CHECKING:
     from convene.store.lives import Lives
 
 
-class PostgresStore:
+class PostgresStore(SqlStore):
     """The store of one process, or of any number of replicas on any number of hosts."""
 
     def __init__(self, pool: PostgresPool, presence: Presence, clock: Clock) -> None:
+        super().__init__(pool, presence)
         self._pool = pool
         self._presence = presence
-        self._keys = SqlKeys(pool)
-        self._answers = SqlAnswers(pool, presence)
-        self._accounts = SqlAccounts(pool)
         self._ledger = PostgresLedger(pool, presence, clock)
         self._runs = PostgresRuns(pool, presence)
-        self._sessions = SqlSessions(pool)
-        self._market = SqlMarket(pool)
-        self._vectors = SqlVectors(pool)
 
     @classmethod
     async def open(cls, url: str, clock: Clock | None = None, lives: Lives | None = None) -> Self:
@@ -60,21 +50,6 @@ class PostgresStore:
         return self._pool
 
     @property
-    def keys(self) -> SqlKeys:
-        """The API keys."""
-        return self._keys
-
-    @property
-    def accounts(self) -> SqlAccounts:
-        """Users, teams, links, browser sessions."""
-        return self._accounts
-
-    @property
-    def answers(self) -> SqlAnswers:
-        """The kept answers of idempotent requests."""
-        return self._answers
-
-    @property
     def ledger(self) -> PostgresLedger:
         """The books."""
         return self._ledger
@@ -83,21 +58,6 @@ class PostgresStore:
     def runs(self) -> PostgresRuns:
         """The journal of agentic turns."""
         return self._runs
-
-    @property
-    def sessions(self) -> SqlSessions:
-        """What is remembered between the requests of a conversation."""
-        return self._sessions
-
-    @property
-    def market(self) -> SqlMarket:
-        """The agents that have registered or were listed."""
-        return self._market
-
-    @property
-    def vectors(self) -> SqlVectors:
-        """What listings mean."""
-        return self._vectors
 
     async def aclose(self) -> None:
         """Write what is left of the books, show that nobody is here any more, and end the sessions."""
