@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from convene.errors import Conflict
-from convene.store.base import KeyRecord, StoreFault
 from convene.store.memory_accounts import MemoryAccounts
 from convene.store.memory_answers import MemoryAnswers
 from convene.store.memory_ledger import MemoryLedger
 from convene.store.memory_market import MemoryMarket
+from convene.store.memory_part import MemoryPart
 from convene.store.memory_runs import MemoryRuns
 from convene.store.memory_sessions import MemorySessions
 from convene.store.memory_vectors import MemoryVectors
@@ -19,16 +19,15 @@ from convene.store.memory_vectors import MemoryVectors
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from convene.store.base import KeyChange
+    from convene.store.base import KeyChange, KeyRecord
 
 
-class MemoryKeys:
+class MemoryKeys(MemoryPart):
     """Keys in a dictionary."""
 
     def __init__(self) -> None:
         self._records: dict[str, KeyRecord] = {}
         self._version = 0
-        self._open = True
 
     async def add(self, record: KeyRecord) -> None:
         """Keep a new key. Raises `Conflict` if the id is taken."""
@@ -98,16 +97,12 @@ class MemoryKeys:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         self._records.clear()
 
     def _put(self, record: KeyRecord) -> None:
         self._records[record.id] = record
         self._version += 1
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")
 
 
 class MemoryStore:

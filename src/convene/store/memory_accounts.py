@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from convene.errors import Conflict, NotFound
-from convene.store.base import StoreFault
 from convene.store.base_accounts import Member, Standing, Team, TeamChange, User, UserChange
+from convene.store.memory_part import MemoryPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Kept = TypeVar("Kept", User, Team)
 
 
-class MemoryAccounts:
+class MemoryAccounts(MemoryPart):
     """All accounts in dictionaries; `changed` is called after each change that `Keys.version` must show."""
 
     def __init__(self, changed: Callable[[], None]) -> None:
@@ -32,7 +32,6 @@ class MemoryAccounts:
         self._members: dict[tuple[str, str], Member] = {}
         self._links: dict[str, Link] = {}
         self._sessions: dict[bytes, BrowserSession] = {}
-        self._is_open = True
 
     async def add_user(self, user: User) -> None:
         """Keep a new user. Raises `Conflict`."""
@@ -230,7 +229,7 @@ class MemoryAccounts:
 
     def close(self) -> None:
         """Forget everything."""
-        self._is_open = False
+        super().close()
         for kept in (self._users, self._teams, self._members, self._links, self._sessions):
             kept.clear()
 
@@ -243,10 +242,6 @@ class MemoryAccounts:
     def _end_sessions_of(self, user_id: str) -> None:
         for digest in [digest for digest, session in self._sessions.items() if session.user_id == user_id]:
             del self._sessions[digest]
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise StoreFault("The store is closed.")
 
 
 def _page(kept: dict[str, Kept], limit: int, after: str) -> tuple[Kept, ...]:

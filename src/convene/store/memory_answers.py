@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from convene.store.base import StoreFault
 from convene.store.base_answers import Claim, SavedAnswer
+from convene.store.memory_part import MemoryPart
 
 
 class _Kept(msgspec.Struct):
@@ -14,12 +14,11 @@ class _Kept(msgspec.Struct):
     answer: SavedAnswer | None = None
 
 
-class MemoryAnswers:
+class MemoryAnswers(MemoryPart):
     """Kept answers of this process."""
 
     def __init__(self) -> None:
         self._kept: dict[tuple[str, str], _Kept] = {}
-        self._open = True
 
     async def claim(self, owner: str, key: str, fingerprint: bytes, expires_at: float, now: float) -> Claim:
         """Claim a key (`base_answers.Answers`). Raises `StoreFault`."""
@@ -56,9 +55,5 @@ class MemoryAnswers:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         self._kept.clear()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")

@@ -11,10 +11,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from convene.limits.limit import DAY_US
-from convene.store.base import StoreFault
 from convene.store.base_ledger import FOUND_MAX, Bucket, Sums
 from convene.store.ledger_groups import needs_entries, read, shown
 from convene.store.ledger_rows import FIGURES, HOUR_US, SUM_FIELDS, spans
+from convene.store.memory_part import MemoryPart
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
@@ -25,7 +25,7 @@ Day = tuple[str, str, int, str, str]
 """Key, model, day since 1970, user, team."""
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryPart):
     """Entries in the order of their admission, and the sums of their days."""
 
     def __init__(self) -> None:
@@ -33,7 +33,6 @@ class MemoryLedger:
         self._order: list[tuple[int, str]] = []
         self._days: dict[Day, list[int]] = {}
         self._intents: dict[str, Intent] = {}
-        self._open = True
 
     def begin(self, intent: Intent) -> asyncio.Future[None]:
         """Note an intent (`base_ledger.Ledger`)."""
@@ -122,13 +121,9 @@ class MemoryLedger:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         for kept in (self._entries, self._order, self._days, self._intents):
             kept.clear()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")
 
     def _chosen(self, which: Filter) -> Iterator[Entry]:
         since, until = which.since_us, which.until_us

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from convene.store.base import StoreFault
 from convene.store.base_market import FORGET_MAX, AgentRow, Listing, Tally
 from convene.store.market_rows import agent_changed, handle_taken, tallied
+from convene.store.memory_part import MemoryPart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ replace = msgspec.structs.replace
 _KEPT: Final = ("stamp", "status_stamp", "active", "terms", "tally", "created_us")
 
 
-class MemoryMarket:
+class MemoryMarket(MemoryPart):
     """The marketplace of this process."""
 
     def __init__(self) -> None:
@@ -30,7 +30,6 @@ class MemoryMarket:
         self._challenges: dict[tuple[str, str], Challenge] = {}
         self._assets: dict[str, Asset] = {}
         self._version = 0
-        self._open = True
 
     async def register(self, registrations: Sequence[Registration], now_us: int) -> list[bool]:
         """Write records (`base_market.Market`)."""
@@ -232,7 +231,7 @@ class MemoryMarket:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         for kept in (self._rows, self._handles, self._letters, self._manifests, self._challenges, self._assets):
             kept.clear()
 
@@ -282,7 +281,3 @@ class MemoryMarket:
     def _here(self) -> list[AgentRow]:
         self._check_open()
         return [row for row in self._rows.values() if not row.removed]
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")

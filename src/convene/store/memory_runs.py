@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from convene.store.base import StoreFault
 from convene.store.base_runs import is_after, lost_hold
+from convene.store.memory_part import MemoryPart
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Sequence
@@ -16,13 +16,12 @@ if TYPE_CHECKING:
     from convene.store.base_runs import Hold, Lately, Run, RunStatus, Step
 
 
-class MemoryRuns:
+class MemoryRuns(MemoryPart):
     """The runs of this process."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Run] = {}
         self._steps: dict[str, dict[int, Step]] = {}
-        self._open = True
 
     def begin(self, run: Run) -> Awaitable[None]:
         """Keep a new run (`base_runs.Runs`)."""
@@ -133,17 +132,13 @@ class MemoryRuns:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         self._runs.clear()
         self._steps.clear()
 
     def _held(self, hold: Hold) -> Run | None:
         run = self._runs.get(hold.run_id)
         return run if run is not None and run.fence == hold.fence else None
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")
 
 
 def _after(fault: Exception | None) -> asyncio.Future[None]:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from convene.store.base import StoreFault
 from convene.store.base_sessions import Note, SessionRecord
+from convene.store.memory_part import MemoryPart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 Whose = tuple[str, str]
 
 
-class MemorySessions:
+class MemorySessions(MemoryPart):
     """The sessions of this process."""
 
     def __init__(self) -> None:
         self._sessions: dict[Whose, SessionRecord] = {}
         self._notes: dict[Whose, dict[str, Note]] = {}
-        self._open = True
 
     async def touch(self, owner: str, session_id: str, conversation_id: str, now_us: int) -> SessionRecord:
         """Return the session, used now (`base_sessions.Sessions`)."""
@@ -104,7 +103,7 @@ class MemorySessions:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         self._sessions.clear()
         self._notes.clear()
 
@@ -112,7 +111,3 @@ class MemorySessions:
         whose = owner, session_id
         size = sum(len(note.body) for note in self._notes[whose].values())
         self._sessions[whose] = msgspec.structs.replace(self._sessions[whose], size=size)
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")

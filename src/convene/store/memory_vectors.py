@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convene.store.base import StoreFault
+from convene.store.memory_part import MemoryPart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-class MemoryVectors:
+class MemoryVectors(MemoryPart):
     """The vectors of this process."""
 
     def __init__(self) -> None:
         self._kept: dict[str, tuple[bytes, int]] = {}
-        self._open = True
 
     async def get(self, keys: Sequence[str], now_us: int) -> dict[str, bytes]:
         """Return vectors (`base_vectors.Vectors`)."""
@@ -38,9 +37,5 @@ class MemoryVectors:
 
     def close(self) -> None:
         """Forget everything."""
-        self._open = False
+        super().close()
         self._kept.clear()
-
-    def _check_open(self) -> None:
-        if not self._open:
-            raise StoreFault("The store is closed.")
