@@ -6,7 +6,6 @@ server does, whose inbox takes the answers of agents of the Agent Chat Protocol,
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -16,7 +15,7 @@ from convene.api.agent_words import admin_item_of, item_of
 from convene.app_agent_search import SearchParts, Ties
 from convene.app_agents import AgentParts
 from convene.cli_output import Stop, Verbs, configured, harmless, json_option, put, put_json, put_table, say
-from convene.cli_usage import opened
+from convene.cli_store import with_store
 from convene.clock import SystemClock
 from convene.registry.base_operator import Draft
 from convene.registry.base_search import LIMIT_MAX, Filters, SearchRequest
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from convene.config import Config
     from convene.registry.base_operator import Heard
     from convene.registry.base_search import Hit, Page
+    from convene.store.base import Store
 
 T = TypeVar("T")
 
@@ -187,23 +187,22 @@ def _with_parts(config: Config, work: Callable[[SearchParts], Awaitable[T]], *, 
     async def admit(call: Call) -> object:
         raise Stop(f"{call.path} is not served here")
 
-    async def run() -> T:
-        async with opened(config) as store:
-            clock = SystemClock()
+    async def use(store: Store) -> T:
+        clock = SystemClock()
 
-            async def describe(url: str) -> AgentCard:
-                return await asked.callers.describe(url)
+        async def describe(url: str) -> AgentCard:
+            return await asked.callers.describe(url)
 
-            ties = Ties(admit, lambda: asked, lambda: asked.address, describe)
-            parts = SearchParts(config, clock, lambda: store, ties)
-            beside = msgspec.structs.replace(config, workers=max(2, config.workers))  # answers come to another process
-            asked = AgentParts(beside, clock, lambda: store.sessions, directories=(parts.directory,))
-            if not talks:
-                return await work(parts)
-            await asked.start()
-            try:
-                return await work(parts)
-            finally:
-                await asked.aclose()
+        ties = Ties(admit, lambda: asked, lambda: asked.address, describe)
+        parts = SearchParts(config, clock, lambda: store, ties)
+        beside = msgspec.structs.replace(config, workers=max(2, config.workers))  # answers come to another process
+        asked = AgentParts(beside, clock, lambda: store.sessions, directories=(parts.directory,))
+        if not talks:
+            return await work(parts)
+        await asked.start()
+        try:
+            return await work(parts)
+        finally:
+            await asked.aclose()
 
-    return asyncio.run(run())
+    return with_store(config, use)

@@ -6,8 +6,6 @@ both read one store (`serving/keyring.py`).
 
 from __future__ import annotations
 
-import asyncio
-import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,10 +15,11 @@ import msgspec
 from convene.api.accounts_wire import MICROS, limits_of
 from convene.app_books import allowances_by_plan
 from convene.cli_output import Verbs, configured, json_option, put, put_json, put_table, say
-from convene.cli_usage import opened
+from convene.cli_store import with_store
 from convene.clock import SystemClock
 from convene.errors import BadRequest, NotFound
 from convene.limits.allowance import FIELDS, Allowance
+from convene.moments import span_seconds
 from convene.serving.base_accounts import ADMIN, API, KeyDraft
 from convene.serving.doors import normal_email
 from convene.serving.key_desk import KeyDesk
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 COUNT: Final = click.IntRange(0, 1_000_000_000)
-
-_SPAN = re.compile(r"(\d{1,6})([smhdw])")
-_SPAN_S: Mapping[str, int] = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @click.group("keys", cls=Verbs)
@@ -164,8 +160,8 @@ def parse_expiry(text: str, now: float) -> float | None:
     text = text.strip()
     if text.lower() == "never":
         return None
-    if span := _SPAN.fullmatch(text):
-        return now + int(span[1]) * _SPAN_S[span[2]]
+    if (span_s := span_seconds(text)) is not None:
+        return now + span_s
     try:
         moment = datetime.fromisoformat(text)
     except ValueError as error:
@@ -239,13 +235,8 @@ def _limits(given: Mapping[str, Any]) -> Allowance | None:
 
 
 def _with_ring(config: Config, work: Callable[[KeyRing, Accounts], Awaitable[T]]) -> T:
-    """Return `work` over the store of the settings, which is opened for it and closed after it."""
-
-    async def run() -> T:
-        async with opened(config) as store:
-            return await work(KeyRing(store.keys, SystemClock(), store.accounts), store.accounts)
-
-    return asyncio.run(run())
+    """Return `work` over the keys and accounts of the settings' store."""
+    return with_store(config, lambda store: work(KeyRing(store.keys, SystemClock(), store.accounts), store.accounts))
 
 
 def _hand_over(text: str, record: KeyRecord, verb: str, *, as_json: bool) -> None:

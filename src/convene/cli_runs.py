@@ -5,8 +5,7 @@ Whoever may read the data folder is the operator and sees everybody's; two owner
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import click
 import msgspec
@@ -27,7 +26,7 @@ from convene.cli_output import (
     put_table,
     say,
 )
-from convene.cli_usage import opened
+from convene.cli_store import with_store
 from convene.clock import SystemClock
 from convene.serving.base import Principal
 from convene.serving.keyring import LOCAL
@@ -35,14 +34,10 @@ from convene.serving.runs import KeptRuns, state_of
 from convene.serving.sessions import Conversations
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from convene.config import Config
     from convene.serving.base_runs import Run, RunState
     from convene.store.base import Store
     from convene.store.base_sessions import Note, SessionRecord
-
-T = TypeVar("T")
 
 LIMIT_MAX: Final = 1000
 _limit = click.option(
@@ -71,7 +66,7 @@ def list_runs(config: Config, *, limit: int, owner: str, session: str, as_json: 
             found += (await _runs_of(store).page(who, limit, session or None, ""))[0]
         return sorted(found, key=lambda run: (run.created_us, run.id), reverse=True)[:limit]
 
-    found = _with_store(config, read)
+    found = with_store(config, read)
     if as_json:
         put_json([msgspec.structs.asdict(run_of(run)) | {"owner": run.owner} for run in found])
         return
@@ -95,7 +90,7 @@ def show_run(config: Config, run_id: str, *, as_json: bool) -> None:
         run = await _find_run(store, run_id)
         return state_of(run, await store.runs.steps(run.id))
 
-    state = _with_store(config, read)
+    state = with_store(config, read)
     answer = state.answer
     if as_json:
         steps = [step_of(step) for step in state.steps]
@@ -122,7 +117,7 @@ def cancel_run(config: Config, run_id: str) -> None:
         run = await _find_run(store, run_id)
         return await _runs_of(store).cancel(_as(run.owner), run.id)
 
-    run = _with_store(config, act)
+    run = with_store(config, act)
     say(f"Asked for the end of {run.id}." if run.status == "running" else f"{run.id} is over already: {run.status}.")
 
 
@@ -145,7 +140,7 @@ def list_sessions(config: Config, *, limit: int, owner: str, as_json: bool) -> N
             found += (await _sessions_of(store).page(who, limit, ""))[0]
         return sorted(found, key=lambda one: (one.used_us, one.id), reverse=True)[:limit]
 
-    found = _with_store(config, read)
+    found = with_store(config, read)
     if as_json:
         put_json([msgspec.structs.asdict(session_of(one)) | {"owner": one.owner} for one in found])
         return
@@ -166,7 +161,7 @@ def show_session(config: Config, session_id: str, *, owner: str) -> None:
         who = await _find_session(store, session_id, owner)
         return await _sessions_of(store).show(who, session_id)
 
-    record, notes = _with_store(config, read)
+    record, notes = with_store(config, read)
     told = {note.name: msgspec.json.decode(note.body) for note in notes}
     put_json(msgspec.structs.asdict(session_of(record)) | {"owner": record.owner, "notes": told})
 
@@ -181,7 +176,7 @@ def delete_session(config: Config, session_id: str, *, owner: str) -> None:
     async def act(store: Store) -> str:
         return await _sessions_of(store).forget(await _find_session(store, session_id, owner), session_id)
 
-    say(f"Deleted the session {harmless(_with_store(config, act))}.")
+    say(f"Deleted the session {harmless(with_store(config, act))}.")
 
 
 def _as(owner: str) -> Principal:
@@ -221,11 +216,3 @@ def _runs_of(store: Store) -> KeptRuns:
 
 def _sessions_of(store: Store) -> Conversations:
     return Conversations(lambda: store.sessions, lambda: store.runs, SystemClock())
-
-
-def _with_store(config: Config, work: Callable[[Store], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with opened(config) as store:
-            return await work(store)
-
-    return asyncio.run(run())

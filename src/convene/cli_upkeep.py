@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -11,7 +10,7 @@ import msgspec
 
 from convene.app_books import price_of
 from convene.cli_output import Verb, configured, json_option, put_json, put_table, readable_bytes, say
-from convene.cli_usage import opened
+from convene.cli_store import with_store
 from convene.clock import SystemClock
 from convene.errors import BadRequest
 from convene.limits.limit import DAY_US
@@ -20,7 +19,10 @@ from convene.serving.reconcile import Reconciler, Report, Truth
 from convene.store.backup import back_up
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from convene.config import Config
+    from convene.store.base import Store
     from convene.usage import Price
 
 SILENT_LEAST_S: Final = 10.0
@@ -54,15 +56,12 @@ def reconcile(ctx: click.Context, config: Config, since: str, upstream_truth: st
     truth = _read_truth(Path(upstream_truth)) if upstream_truth else None
     since_us = _first_day(since, config.ledger.retention_days, now_us)
 
-    async def run() -> Report:
-        async with opened(config) as store:
-            dead_after_us = int(max(config.limits.lease_s, SILENT_LEAST_S) * SECOND_US)
-            reconciler = Reconciler(
-                store.ledger, prices_of(config), now_us, since_us=since_us, dead_after_us=dead_after_us
-            )
-            return await reconciler.run(truth=truth)
+    def check(store: Store) -> Awaitable[Report]:
+        dead_after_us = int(max(config.limits.lease_s, SILENT_LEAST_S) * SECOND_US)
+        reconciler = Reconciler(store.ledger, prices_of(config), now_us, since_us=since_us, dead_after_us=dead_after_us)
+        return reconciler.run(truth=truth)
 
-    report = asyncio.run(run())
+    report = with_store(config, check)
     if as_json:
         put_json(report)
     else:

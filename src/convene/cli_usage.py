@@ -5,17 +5,16 @@ All three read the books in the store, as an operator may: everybody's. `cli_upk
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import click
 
 from convene.api.usage import level_shape, sums_shape
-from convene.app_books import allowances_of, open_store
+from convene.app_books import allowances_of
 from convene.app_models import Deployments
 from convene.cli_output import Verb, configured, json_option, put_json, put_table, say
+from convene.cli_store import with_store
 from convene.clock import SystemClock
 from convene.errors import BadRequest, NotFound
 from convene.http.client import HttpClient
@@ -34,14 +33,12 @@ from convene.store.base_ledger import Filter, Whose
 from convene.store.memory_counters import MemoryCounters
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import Sequence
 
     from convene.config import Config
     from convene.limits.limit import Limit
     from convene.serving.base_usage import Bucket, GroupBy, Level
     from convene.store.base import Store
-
-T = TypeVar("T")
 
 OPERATOR: Final = Principal(key_id="", owner="", name="operator", scopes=("api", "admin"))
 """Who sits at the machine sees everything."""
@@ -74,7 +71,7 @@ def usage(config: Config, /, *, by: str, as_json: bool, **given: str) -> None:
     """Sum up what was used, by day, model, key and so on, with bars on a terminal."""
     groups = _groups_of(by)
     view = _view_of(given, SystemClock.now())
-    buckets = _with_store(config, lambda store: _all_groups(UsageReader(lambda: store.ledger), view, groups))
+    buckets = with_store(config, lambda store: _all_groups(UsageReader(lambda: store.ledger), view, groups))
     if as_json:
         put_json([_group_json(groups, bucket, config.currency) for bucket in buckets])
         return
@@ -98,7 +95,7 @@ def limits(config: Config, key_id: str, model: str, *, as_json: bool) -> None:
 
     Requests that are running now count at what was reserved for them; how many run at once is not shown.
     """
-    levels = _with_store(config, lambda store: _levels_of(config, store, key_id, model or None))
+    levels = with_store(config, lambda store: _levels_of(config, store, key_id, model or None))
     if as_json:
         put_json([level_shape(level) for level in levels])
         return
@@ -138,7 +135,7 @@ def export(config: Config, /, *, form: Literal["csv", "jsonl"], output: str, **g
                 count += 1
         return count - (form == "csv")  # its first line is the head
 
-    count = _with_store(config, write)
+    count = with_store(config, write)
     if output != "-":
         say(f"Wrote {count} entries to {output}.")
 
@@ -229,23 +226,3 @@ def _level_row(level: Level, currency: str) -> tuple[str, ...]:
 
 def _amount(limit: Limit, units: int, currency: str) -> str:
     return money_words(units, currency) if limit.unit is Unit.MICROS else f"{units:,}"
-
-
-@asynccontextmanager
-async def opened(config: Config) -> AsyncIterator[Store]:
-    """The store of a configuration, open."""
-    store = await open_store(config, SystemClock())
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
-def _with_store(config: Config, work: Callable[[Store], Awaitable[T]]) -> T:
-    """Return `work(store)` over the store of a configuration, which is opened for it and closed after it."""
-
-    async def run() -> T:
-        async with opened(config) as store:
-            return await work(store)
-
-    return asyncio.run(run())

@@ -5,7 +5,6 @@ Whoever may read the data folder is the operator, so every verb here acts as an 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -14,7 +13,7 @@ from convene.api.accounts_wire import account_of, invitation_of
 from convene.app_books import allowances_by_plan
 from convene.cli_keys import day_of, find_user, parse_expiry
 from convene.cli_output import Verbs, configured, json_option, put, put_json, put_table, say
-from convene.cli_usage import opened
+from convene.cli_store import with_store
 from convene.clock import SystemClock
 from convene.serving.accounts import People
 from convene.serving.base_accounts import PAGE_MAX, LinkDraft, UserDraft
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from convene.config import Config
     from convene.serving.base_accounts import Role, User
+    from convene.store.base import Store
     from convene.store.base_accounts import Accounts
 
 T = TypeVar("T")
@@ -143,12 +143,11 @@ def link_address(config: Config, text: str) -> str:
 
 
 def _with_people(config: Config, work: Callable[[People, Accounts], Awaitable[T]]) -> T:
-    async def run() -> T:
-        async with opened(config) as store:
-            people = People(lambda: store.accounts, SystemClock(), allowances_by_plan(config).get)
-            return await work(people, store.accounts)
+    def use(store: Store) -> Awaitable[T]:
+        people = People(lambda: store.accounts, SystemClock(), allowances_by_plan(config).get)
+        return work(people, store.accounts)
 
-    return asyncio.run(run())
+    return with_store(config, use)
 
 
 def _state(user: User) -> str:

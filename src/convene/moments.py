@@ -27,8 +27,8 @@ def moment_us(text: str, now_us: int, param: str) -> int:
         BadRequest: it is no such moment; `param` is named.
     """
     text = text.strip()
-    if span := _SPAN.fullmatch(text):
-        return max(0, now_us - int(span[1]) * _SPAN_S[span[2]] * SECOND_US)
+    if (span_s := span_seconds(text)) is not None:
+        return max(0, now_us - span_s * SECOND_US)
     if unix := _UNIX.fullmatch(text):
         found = int(unix[1]) * SECOND_US + int((unix[2] or "").ljust(6, "0"))
     else:
@@ -36,6 +36,12 @@ def moment_us(text: str, now_us: int, param: str) -> int:
     if not 0 <= found < LATEST_US:
         raise _fault(text, param)
     return found
+
+
+def span_seconds(text: str) -> int | None:
+    """Return how long a span such as `24h` is, in seconds; None: it is none."""
+    span = _SPAN.fullmatch(text)
+    return int(span[1]) * _SPAN_S[span[2]] if span else None
 
 
 def iso(at_us: int) -> str:

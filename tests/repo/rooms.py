@@ -40,8 +40,18 @@ SEES_ALL: Final = frozenset(
             "app_worker",
             "app_workers",
         ),
-        *("cli", "cli_doctor", "cli_keys", "cli_models", "cli_output", "cli_upkeep", "cli_usage", "__main__"),
-        *("app_accounts", "app_runs", "cli_agents", "cli_runs", "cli_users"),
+        *(
+            "cli",
+            "cli_doctor",
+            "cli_keys",
+            "cli_models",
+            "cli_output",
+            "cli_store",
+            "cli_upkeep",
+            "cli_usage",
+            "__main__",
+        ),
+        *("app_accounts", "app_runs", "cli_agents", "cli_runs", "cli_store", "cli_users"),
     }
 )
 """The composition root and the command line, which starts it."""
