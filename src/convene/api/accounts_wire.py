@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from convene.api.json_body import read_object, read_shape
 from convene.api.origins import is_loopback_host
-from convene.api.query import Query
+from convene.api.query import Parameter, Query
 from convene.api.shapes_accounts import Account, ApiKey, Invitation, LimitsBody, TeamReply
 from convene.errors import BadRequest
 from convene.limits.allowance import Allowance
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 BODY_MAX: Final = 65_536
 """Bytes of any body here; those of chats are larger."""
 PAGE_DEFAULT, PAGE_MAX = 100, 1000
+PAGED: Final = (
+    Parameter(name="limit", about="At most so many; 100 by default.", least=1, most=PAGE_MAX),
+    Parameter(name="after", about="The id of the last one of the page before."),
+)
+"""What `read_page` reads."""
 MICROS: Final = 1_000_000
 NO_STORE: Final = ((b"cache-control", b"no-store"),)
 _encode = msgspec.json.Encoder().encode

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from convene.api import shapes_agents as shapes
-from convene.api.accounts_wire import PAGE_MAX, read_body, read_page, reply
+from convene.api.accounts_wire import read_body, read_page, reply
 from convene.api.agent_words import admin_item_of, hit_of, item_of
 from convene.api.json_body import read_object, read_shape
 from convene.api.query import Parameter, Query
 from convene.errors import BadRequest, NotFound
+from convene.registry.base_names import whole_url
 from convene.registry.base_operator import Draft
 from convene.registry.base_search import LIMIT_MAX, PAGED_MAX, Circle, Filters, SearchRequest
 from convene.store.base_market import Terms
@@ -29,7 +29,6 @@ OWN_LIMIT: Final = 10
 QUERY_CHARS_MAX: Final = 1000
 STATES: Final = ("active", "inactive", "responsive", "unresponsive")
 PROTOCOLS: Final = ("acp", "a2a", "mcp")
-_SQUEEZED: Final = re.compile(r"(https?):/+")
 
 AGENTS_QUERY: Final = (
     Parameter(name="query", about="What the agent should do, in your words; `@handle` or an address asks for one."),
@@ -44,10 +43,6 @@ AGENTS_QUERY: Final = (
     ),
     Parameter(name="protocol", about="Only agents that are talked to like this.", enum=PROTOCOLS),
     Parameter(name="tag", about="Only agents with this tag."),
-)
-ADMIN_AGENTS_QUERY: Final = (
-    Parameter(name="limit", about="At most so many; 100 by default.", least=1, most=PAGE_MAX),
-    Parameter(name="after", about="The id of the last one of the page before."),
 )
 
 
@@ -238,7 +233,7 @@ def request_of(body: shapes.AgentSearchBody, *, near: bool) -> SearchRequest:
 
 def named(agent: str) -> str:
     """Return an agent's id out of a path, where doubled slashes have become one."""
-    return _SQUEEZED.sub(r"\1://", agent).removeprefix("agent:/")
+    return whole_url(agent).removeprefix("agent:/")
 
 
 async def _body(call: Call) -> bytes:

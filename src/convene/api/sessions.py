@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from convene.api.accounts_wire import PAGE_MAX, read_page, reply
-from convene.api.query import Parameter
+from convene.api.accounts_wire import read_page, reply
 from convene.api.shapes_runs import SessionDeleted, SessionDetail, SessionList, SessionNote, SessionReply
 
 if TYPE_CHECKING:
@@ -15,10 +14,6 @@ if TYPE_CHECKING:
     from convene.serving.base_sessions import SessionDesk, SessionRecord
 
 SECOND_US: Final = 1_000_000
-SESSIONS_QUERY: Final = (
-    Parameter(name="limit", about="At most so many; 100 by default.", least=1, most=PAGE_MAX),
-    Parameter(name="after", about="The id of the last one of the page before."),
-)
 
 
 class SessionPages:

@@ -7,18 +7,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.api import shapes_accounts as shapes
-from convene.api.accounts_wire import PAGE_MAX
-from convene.api.query import Parameter
+from convene.api.accounts_wire import PAGED
 from convene.api.routes import Route
 
 if TYPE_CHECKING:
+    from convene.api.query import Parameter
     from convene.api.routes import Endpoint
     from convene.api.table import Endpoints
-
-PAGED: Final = (
-    Parameter(name="limit", about="At most so many; 100 by default.", least=1, most=PAGE_MAX),
-    Parameter(name="after", about="The id of the last one of the page before."),
-)
 
 
 def account_routes(to: Endpoints) -> tuple[Route, ...]:
@@ -61,26 +56,25 @@ def _admins(to: Endpoints) -> tuple[Route, ...]:
     users, teams, links = "/v1/admin/users", "/v1/admin/teams", "/v1/admin/invitations"
     user, team = f"{users}/{{user}}", f"{teams}/{{team}}"
     body, gives = shapes.UserBody, shapes.Account
-    return (
-        _admin("GET", users, to.list_users, "List users", gives=shapes.AccountList, query=PAGED),
-        _admin("POST", users, to.add_user, "Make a user; the answer has the link for its password", body, gives),
-        _admin("PATCH", user, to.change_user, "Change a user", shapes.UserChangeBody, gives),
-        _admin("DELETE", user, to.disable_user, "Disable a user and its keys", gives=shapes.Deleted),
-        _admin("POST", f"{user}/link", to.reset_link, "Make a link for a new password", gives=shapes.Invitation),
-        _admin("GET", teams, to.list_teams, "List teams", gives=shapes.TeamList, query=PAGED),
-        _admin("POST", teams, to.add_team, "Make a team", shapes.TeamBody, shapes.TeamReply),
-        _admin("PATCH", team, to.change_team, "Change a team", shapes.TeamChangeBody, shapes.TeamReply),
-        _admin("GET", f"{team}/members", to.list_members, "List a team's members", gives=shapes.MemberList),
-        _admin(
-            "POST", f"{team}/members", to.put_member, "Add or change a member", shapes.MemberBody, shapes.MemberReply
-        ),
-        _admin("DELETE", f"{team}/members/{{user}}", to.remove_member, "End a membership", gives=shapes.Deleted),
-        _admin("GET", links, to.list_links, "List unused links", gives=shapes.InvitationList, query=PAGED),
-        _admin("POST", links, to.invite, "Make a one-time link", shapes.InvitationBody, shapes.Invitation),
-        _admin("DELETE", f"{links}/{{invitation}}", to.withdraw_link, "Void a link", gives=shapes.Deleted),
-        _admin("GET", "/v1/admin/keys", to.list_all_keys, "List all keys", gives=shapes.ApiKeyList, query=PAGED),
-        _admin("POST", "/v1/admin/keys", to.issue_key, "Make a key for anybody", shapes.AdminKeyBody, shapes.ApiKey),
+    rows = (
+        _row("GET", users, to.list_users, "List users", gives=shapes.AccountList, query=PAGED),
+        _row("POST", users, to.add_user, "Make a user; the answer has the link for its password", body, gives),
+        _row("PATCH", user, to.change_user, "Change a user", shapes.UserChangeBody, gives),
+        _row("DELETE", user, to.disable_user, "Disable a user and its keys", gives=shapes.Deleted),
+        _row("POST", f"{user}/link", to.reset_link, "Make a link for a new password", gives=shapes.Invitation),
+        _row("GET", teams, to.list_teams, "List teams", gives=shapes.TeamList, query=PAGED),
+        _row("POST", teams, to.add_team, "Make a team", shapes.TeamBody, shapes.TeamReply),
+        _row("PATCH", team, to.change_team, "Change a team", shapes.TeamChangeBody, shapes.TeamReply),
+        _row("GET", f"{team}/members", to.list_members, "List a team's members", gives=shapes.MemberList),
+        _row("POST", f"{team}/members", to.put_member, "Add or change a member", shapes.MemberBody, shapes.MemberReply),
+        _row("DELETE", f"{team}/members/{{user}}", to.remove_member, "End a membership", gives=shapes.Deleted),
+        _row("GET", links, to.list_links, "List unused links", gives=shapes.InvitationList, query=PAGED),
+        _row("POST", links, to.invite, "Make a one-time link", shapes.InvitationBody, shapes.Invitation),
+        _row("DELETE", f"{links}/{{invitation}}", to.withdraw_link, "Void a link", gives=shapes.Deleted),
+        _row("GET", "/v1/admin/keys", to.list_all_keys, "List all keys", gives=shapes.ApiKeyList, query=PAGED),
+        _row("POST", "/v1/admin/keys", to.issue_key, "Make a key for anybody", shapes.AdminKeyBody, shapes.ApiKey),
     )
+    return tuple(msgspec.structs.replace(row, tag="Administration", scope="admin") for row in rows)
 
 
 NAMING: Final = (shapes.KeyBody, shapes.AdminKeyBody, shapes.InvitationBody)
@@ -108,16 +102,3 @@ def _row(
         browser=True,
         names=takes in NAMING,
     )
-
-
-def _admin(
-    method: str,
-    path: str,
-    endpoint: Endpoint,
-    summary: str,
-    takes: type | None = None,
-    gives: type | None = None,
-    query: tuple[Parameter, ...] = (),
-) -> Route:
-    route = _row(method, path, endpoint, summary, takes, gives, query)
-    return msgspec.structs.replace(route, tag="Administration", scope="admin")

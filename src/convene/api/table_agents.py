@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from convene.api import agent_search, shapes_agents
+from convene.api.accounts_wire import PAGED
 from convene.api.routes import Route
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def _admins(to: Endpoints) -> tuple[Route, ...]:
             path="/v1/admin/agents",
             endpoint=to.admin_list_agents,
             summary="List all agents, those that are switched off too",
-            query=agent_search.ADMIN_AGENTS_QUERY,
+            query=PAGED,
             gives=shapes_agents.AdminAgentList,
             scope="admin",
             names=True,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from convene.api import runs, sessions
+from convene.api import runs
 from convene.api import shapes_runs as shapes
+from convene.api.accounts_wire import PAGED
 from convene.api.routes import Route
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def run_routes(to: Endpoints) -> tuple[Route, ...]:
             path="/v1/sessions",
             endpoint=to.list_sessions,
             summary="List your sessions, last used first",
-            query=sessions.SESSIONS_QUERY,
+            query=PAGED,
             gives=shapes.SessionList,
             tag="Sessions",
         ),

@@ -20,6 +20,7 @@ MAILBOX: Final = ("/v2/agents/mailbox/submit", "/v1/submit")
 PROXY: Final = ("/v2/agents/proxy/submit", "/v1/proxy/submit")
 """The paths that make an endpoint one of a registry's own, of new and of old libraries (MBOX-01, PROXY-01, LIST-17)."""
 _PROTO: Final = "proto:"
+_SQUEEZED: Final = re.compile(r"(https?):/+")
 
 
 class Identifier(msgspec.Struct, frozen=True):
@@ -39,6 +40,11 @@ def read_identifier(text: str) -> Identifier:
     if ADDRESS.fullmatch(last):
         return Identifier(prefix or MAINNET, name, last)
     return Identifier(prefix or MAINNET, rest, "")
+
+
+def whole_url(name: str) -> str:
+    """Return a name with both slashes behind its scheme, where a path or a proxy has made one of them."""
+    return _SQUEEZED.sub(r"\1://", name)
 
 
 def with_prefix(digest: str) -> str:

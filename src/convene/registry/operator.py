@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import BadRequest, NotFound
+from convene.registry.base_names import whole_url
 from convene.registry.directory import found_of
 from convene.registry.search import hit_of
 from convene.registry.words import fold
@@ -27,7 +28,6 @@ README_MAX: Final = 80_000
 SKILLS_MAX: Final = 100
 SKILL_MAX: Final = 500
 _URL: Final = re.compile(r"https?://[^\s/]+\S*")
-_SQUEEZED: Final = re.compile(r"(https?):/+")
 _HANDLE: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,39}")
 
 
@@ -67,7 +67,7 @@ class Operator:
 
     async def _row(self, agent: str) -> AgentRow:
         market = self._market()
-        name = _SQUEEZED.sub(r"\1://", agent.strip())
+        name = whole_url(agent.strip())
         row = await (market.by_handle(fold(name[1:])) if name.startswith("@") else market.get(name))
         if row is None:
             raise NotFound(
