@@ -209,8 +209,13 @@ class People:
             raise BadRequest("This is the last admin. Make another one first.", code="last_admin")
 
     def _check_plan(self, plan: str) -> None:
-        if plan and self._plan_limits(plan) is None:
-            raise BadRequest(f"There is no plan {plan[:100]!r}: see [plans] in the settings.", param="plan")
+        check_plan(plan, self._plan_limits)
+
+
+def check_plan(plan: str, plan_limits: Callable[[str], Allowance | None]) -> None:
+    """Raise `BadRequest` if a plan is named and there is none of that name."""
+    if plan and plan_limits(plan) is None:
+        raise BadRequest(f"There is no plan {plan[:100]!r}: see [plans] in the settings.", param="plan")
 
 
 def check_admin(caller: Principal) -> None:

@@ -14,7 +14,7 @@ from msgspec import UNSET
 
 from convene.errors import BadRequest, Forbidden, NotFound
 from convene.limits.allowance import FIELDS, Allowance
-from convene.serving.accounts import check_admin
+from convene.serving.accounts import check_admin, check_plan
 from convene.serving.base_accounts import ADMIN, API, KeyDraft
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class KeyDesk:
         """Make a key as drafted, for anybody."""
         check_admin(caller)
         _check_scopes(draft.scopes, caller)
-        self._check_plan(draft.plan)
+        check_plan(draft.plan, self._plan_limits)
         standing = await self._accounts().standing(draft.user_id, draft.team_id)
         if draft.user_id and standing.user is None:
             raise BadRequest(f"There is no user with the id {draft.user_id[:100]}.", param="user_id")
@@ -102,7 +102,7 @@ class KeyDesk:
         if isinstance(change.limits, Allowance):
             change = msgspec.structs.replace(change, limits=change.limits.over(held))
         if ADMIN in caller.scopes:
-            self._check_plan(change.plan or "")
+            check_plan(change.plan or "", self._plan_limits)
             return await self._ring().change(key_id, change)
         if (change.plan, change.models, change.expires_at) != (UNSET, UNSET, UNSET):
             raise Forbidden("You may change a key's name and tighten its limits; the rest is an admin's.")
@@ -157,10 +157,6 @@ class KeyDesk:
             before, after = getattr(old, field), getattr(new, field)
             if before is not None and (after is None or after > before):
                 raise BadRequest(f"{field} may be {before} at most; an admin can raise it.", param=f"limits.{field}")
-
-    def _check_plan(self, plan: str) -> None:
-        if plan and self._plan_limits(plan) is None:
-            raise BadRequest(f"There is no plan {plan[:100]!r}: see [plans] in the settings.", param="plan")
 
 
 BROWSER: Final = "browser"
