@@ -8,7 +8,6 @@ it. Not here: how a child is kept running (`supervisor`), what it does (`image_c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -211,29 +210,11 @@ class PaintEngine(Supervisor):
             process, words, self._process = self._process, self._last_words(), None
         if facts is None:
             raise explain_start(self.name, broken, words, killed=was_killed(process))
-        self._restarts += 1
-        raise NotReady(
-            f"The engine of model '{self.name}' ended unexpectedly and is being restarted; try again in a moment.",
-            detail=words,
-        )
+        raise self._died(words)
 
     async def _greet(self, order: bytes) -> tuple[PipelineFacts | None, Told | None]:
         """Hand over the order; return what the pipeline is, or else the child's reason, if it gave one."""
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return None, None
-        try:
-            async with asyncio.timeout(self._settings.startup_s):
-                # A child that died at once is explained by its log, not by our broken pipe.
-                with contextlib.suppress(ConnectionError):
-                    process.stdin.write(order)
-                    await process.stdin.drain()
-                line = await process.stdout.readline()
-        except TimeoutError:
-            raise StartFailed(
-                f"The model '{self.name}' was not loaded within {self._settings.startup_s:g} s. Use a smaller model, "
-                "or allow it more time.",
-            ) from None
+        line = await self._hand_over(order)
         if not line:
             return None, None
         told = msgspec.json.decode(line, type=Told)

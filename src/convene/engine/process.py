@@ -7,19 +7,18 @@ Here: what that child is told, its ready line, and what its deaths mean. Not her
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from convene.engine.base import ChildAddress, EngineSettings, EngineView, Mode, NotReady, StartFailed, Weights
+from convene.engine.base import ChildAddress, EngineSettings, EngineView, Mode, StartFailed, Weights
 from convene.engine.supervisor import Supervisor, was_killed
 from convene.engine.threads import choose_thread_count
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
 CHILD_PATH = Path(__file__).with_name("child.py")
@@ -111,33 +110,11 @@ class Engine(Supervisor):
             process, words, self._process = self._process, self._last_words(), None
         if ready is None:
             raise self._explain_start(process, words)
-        self._restarts += 1
-        raise NotReady(
-            f"The engine of model '{self.name}' ended unexpectedly and is being restarted; try again in a moment.",
-            detail=words,
-        )
+        raise self._died(words)
 
     async def _greet(self, order: bytes) -> _Ready | None:
-        """Hand over the order and read the one line; `None` if the child ended without it.
-
-        Raises:
-            StartFailed: if nothing came in time.
-        """
-        process = self._process
-        if process is None or process.stdin is None or process.stdout is None:
-            return None
-        try:
-            async with asyncio.timeout(self._settings.startup_s):
-                # A child that died at once is explained by its log, not by our broken pipe.
-                with contextlib.suppress(ConnectionError):
-                    process.stdin.write(order)
-                    await process.stdin.drain()
-                line = await process.stdout.readline()
-        except TimeoutError:
-            raise StartFailed(
-                f"The model '{self.name}' was not loaded within {self._settings.startup_s:g} s. Use a smaller model, "
-                "or allow it more time.",
-            ) from None
+        """Hand over the order and read the one line; `None` if the child ended without it. Raises `StartFailed`."""
+        line = await self._hand_over(order)
         return msgspec.json.decode(line, type=_Ready) if line else None
 
     def _explain_start(self, process: asyncio.subprocess.Process | None, words: str) -> StartFailed:

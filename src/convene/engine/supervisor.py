@@ -134,6 +134,36 @@ class Supervisor(ABC):
     def _withdraw(self) -> None:
         """Offer the present child to nobody any more."""
 
+    async def _hand_over(self, order: bytes) -> bytes:
+        """Write the child its order and return its first line, which is empty if it ended without one.
+
+        Raises:
+            StartFailed: if nothing came in time.
+        """
+        process, startup_s = self._process, self._patience.startup_s
+        if process is None or process.stdin is None or process.stdout is None:
+            return b""
+        try:
+            async with asyncio.timeout(startup_s):
+                # A child that died at once is explained by its log, not by our broken pipe.
+                with contextlib.suppress(ConnectionError):
+                    process.stdin.write(order)
+                    await process.stdin.drain()
+                return await process.stdout.readline()
+        except TimeoutError:
+            raise StartFailed(
+                f"The model '{self.name}' was not loaded within {startup_s:g} s. Use a smaller model, "
+                "or allow it more time.",
+            ) from None
+
+    def _died(self, words: str) -> NotReady:
+        """Count the end of a child that had served, and return what is said of it."""
+        self._restarts += 1
+        return NotReady(
+            f"The engine of model '{self.name}' ended unexpectedly and is being restarted; try again in a moment.",
+            detail=words,
+        )
+
     async def _supervise(self) -> None:
         loop = asyncio.get_running_loop()
         failures = 0
