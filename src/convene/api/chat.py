@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
@@ -11,22 +9,19 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.agent_hops import HEADER, read_hops
-from convene.api.call import ClientLeftError
 from convene.api.chat_reply import WHOLE, ReplyShape, cost_of, reply_bytes
 from convene.api.chat_request import read_chat
-from convene.api.problems import internal
 from convene.api.sse import ChatFrames
-from convene.errors import Busy, ConveneError
+from convene.api.stream_end import Ending
 
 if TYPE_CHECKING:
     from convene.api.call import Call
     from convene.api.chat_request import ChatCall
-    from convene.api.stream import Stream, Streams
+    from convene.api.stream import Streams
     from convene.serving.base import ChatRequest, Turn, Turns
 
 log = logging.getLogger("convene.chat")
 HOPS: Final = HEADER.encode()
-SHUT_DOWN = Busy("The server is shutting down and could not finish this answer; ask again.")
 
 
 class ChatCompletions:
@@ -72,7 +67,7 @@ class ChatCompletions:
             seeded=asked.seeded,
         )
         stream = self._streams.open(call)
-        try:
+        async with Ending(stream, call, ChatFrames.failure, log):
             async with aclosing(turn.events()) as events:
                 async for event in events:
                     ready = frames.frames(event)
@@ -81,29 +76,6 @@ class ChatCompletions:
             await stream.finish(
                 frames.end(cost_of(turn.outcome), run_id=turn.run_id, conversation_id=turn.conversation_id)
             )
-        except asyncio.CancelledError:
-            with contextlib.suppress(ClientLeftError):
-                await self._fail(stream, SHUT_DOWN)  # reaches nobody when it was the client that left
-            raise
-        except ClientLeftError:
-            raise
-        except ConveneError as fault:
-            if not stream.started:
-                raise
-            log.warning("stream %s ended in a fault: %s %s", call.request_id, fault.message, fault.detail)
-            await self._fail(stream, fault)
-        except Exception:  # whatever else it is: a stream that has begun ends in a frame, never in silence (SSE-16)
-            if not stream.started:
-                raise
-            log.exception("stream %s failed", call.request_id)
-            await self._fail(stream, internal(call.request_id))
-        finally:
-            stream.leave()
-
-    @staticmethod
-    async def _fail(stream: Stream, fault: ConveneError) -> None:
-        if stream.started:
-            await stream.fail(ChatFrames.failure(fault))
 
 
 def _travelled(request: ChatRequest, call: Call) -> ChatRequest:

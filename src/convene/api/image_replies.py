@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import logging
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Literal
@@ -20,12 +19,10 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 from msgspec import UNSET
 
-from convene.api.call import ClientLeftError
-from convene.api.chat import SHUT_DOWN
-from convene.api.problems import detail_of, internal
+from convene.api.problems import detail_of
 from convene.api.shapes_images import ImageAddress, ImageItem, ImageReply, PictureEvent, PictureFault
 from convene.api.sse import encode_line
-from convene.errors import ConveneError
+from convene.api.stream_end import Ending
 from convene.serving.base import Outcome
 from convene.serving.base_images import Picture
 
@@ -33,7 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from convene.api.call import Call
-    from convene.api.stream import Stream, Streams
+    from convene.api.stream import Streams
+    from convene.errors import ConveneError
     from convene.serving.base_images import ImageDesk, ImageRequest
 
 log = logging.getLogger("convene.images")
@@ -87,7 +85,7 @@ class ImageReplies:
     async def _stream(self, call: Call, request: ImageRequest) -> None:
         stream = self._streams.open(call)
         kind = "image_edit" if request.task != "generate" else "image_generation"
-        try:
+        async with Ending(stream, call, _failure, log):
             async with aclosing(self._desk.events(request, call.caller, _outcome_of(call))) as events:
                 async for event in events:
                     if isinstance(event, Picture):
@@ -95,24 +93,6 @@ class ImageReplies:
                     else:
                         await stream.write([b": progress %d/%d\n\n" % (event.done, event.total)])
             await stream.finish([])
-        except asyncio.CancelledError:
-            with contextlib.suppress(ClientLeftError):
-                await _fail(stream, SHUT_DOWN)  # reaches nobody when it was the client that left
-            raise
-        except ClientLeftError:
-            raise
-        except ConveneError as fault:
-            if not stream.started:
-                raise
-            log.warning("stream %s ended in a fault: %s %s", call.request_id, fault.message, fault.detail)
-            await _fail(stream, fault)
-        except Exception:  # whatever else it is: a stream that has begun ends in a frame, never in silence
-            if not stream.started:
-                raise
-            log.exception("stream %s failed", call.request_id)
-            await _fail(stream, internal(call.request_id))
-        finally:
-            stream.leave()
 
     def _frame(self, one: Picture, request: ImageRequest, kind: str) -> bytes:
         event = PictureEvent(
@@ -129,9 +109,8 @@ class ImageReplies:
         return b"event: %s.completed\ndata: %s\n\n" % (kind.encode(), encode_line(event))
 
 
-async def _fail(stream: Stream, fault: ConveneError) -> None:
-    if stream.started:
-        await stream.fail([b"event: error\ndata: %s\n\n" % encode_line(PictureFault(error=detail_of(fault)))])
+def _failure(fault: ConveneError) -> list[bytes]:
+    return [b"event: error\ndata: %s\n\n" % encode_line(PictureFault(error=detail_of(fault)))]
 
 
 def _outcome_of(call: Call) -> Outcome:
