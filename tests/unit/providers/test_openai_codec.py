@@ -272,6 +272,26 @@ def test_the_text_of_a_prompt_counts_calls_and_tools_but_no_pictures() -> None:
     assert "AAAA" not in text
 
 
+def test_the_short_way_for_plain_requests_has_every_field_of_sampling() -> None:
+    everything = Sampling(
+        temperature=1.0,
+        top_p=0.5,
+        frequency_penalty=0.1,
+        presence_penalty=0.2,
+        max_tokens=9,
+        stop=("a",),
+        seed=7,
+        logit_bias={"1": 2.0},
+        logprobs=True,
+        top_logprobs=3,
+        reasoning_effort="high",
+        verbosity="low",
+    )
+    wanted = msgspec.to_builtins(everything)
+    assert set(wanted) == set(Sampling.__struct_fields__)  # one that is new is to be set above
+    assert body_of(Generation(messages=(USER,), sampling=everything)).items() >= {**wanted, "stop": ["a"]}.items()
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 MESSAGES = st.builds(
     Message,
