@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.agents.chat_codec import ACKNOWLEDGEMENT
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,6 @@ SENT: Final = "sent:"
 CARD: Final = "card"
 BYTES_MAX: Final = 8 * 1024 * 1024
 """Of one conversation; the oldest go."""
-SECOND_US: Final = 1_000_000
 RECENT_US: Final = 900 * SECOND_US
 """How long an agent that was asked is expected to answer in a session of its own."""
 RECENT_BYTES_MAX: Final = 2_048

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from convene.moments import SECOND_US
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -31,7 +33,6 @@ TALK: Final = "talk"
 BYTES_MAX: Final = 256 * 1024 * 1024
 """Of all open questions together; the oldest go."""
 TOKEN_BYTES: Final = 12
-SECOND_US: Final = 1_000_000
 HELD_S: Final = 30.0
 """A question whose holder does not say so long that it is there is left to others."""
 

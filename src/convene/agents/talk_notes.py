@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.agents.letters import sent_name
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +25,6 @@ PLACE: Final = "place"
 BYTES_MAX: Final = 4 * 1024 * 1024
 """Of one conversation; the oldest go."""
 ANSWER_BYTES_MAX: Final = 1024 * 1024
-SECOND_US: Final = 1_000_000
 
 
 class Sent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -25,6 +25,7 @@ from convene.api.origins import check_page
 from convene.api.problems import internal
 from convene.errors import ConveneError
 from convene.events import StepChanged, TextDelta
+from convene.moments import SECOND_US
 from convene.serving.base_answering import Question, TaskPage
 from convene.serving.base_runs import RunEnded
 
@@ -183,7 +184,7 @@ class A2aServer:
         await _reply(call, asked, codec.wrapped(codec.task_of(task, asked.wire, sent.history), asked.wire))
 
     async def _list(self, call: Call, asked: Asked) -> None:
-        wanted = codec.read_list(asked.request, round(self._now() * codec.SECOND_US))
+        wanted = codec.read_list(asked.request, round(self._now() * SECOND_US))
         found = TaskPage((), 0)
         if wanted.filter is not None:
             found = await self._tasks.list_all(call.caller, wanted.filter)

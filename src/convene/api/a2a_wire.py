@@ -16,7 +16,7 @@ import msgspec
 import convene
 from convene.agent_hops import KEY, read_hops
 from convene.api.json_rpc import INVALID_PARAMS, METHOD_NOT_FOUND, JsonObject, Request, RpcFault, RpcId
-from convene.moments import moment_us
+from convene.moments import SECOND_US, moment_us
 from convene.serving.base_answering import TaskFilter
 
 if TYPE_CHECKING:
@@ -48,7 +48,6 @@ MODEL: Final = "convene/model"
 CALLER: Final = "convene/agentAddress"
 """In the metadata of a message: address of the agent that asks."""
 ARTIFACT: Final = "answer"
-SECOND_US: Final = 1_000_000
 
 VERSIONS: Final = ("1.0", "0.3")
 METHODS: Final[Mapping[str, tuple[Wire, Operation]]] = {

@@ -8,7 +8,7 @@ import msgspec
 
 from convene.api import shapes_agents as shapes
 from convene.api.shapes_usage import Money
-from convene.moments import iso
+from convene.moments import SECOND_US, iso
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from convene.registry.base_search import Hit
     from convene.store.base_market import Tally
 
-SECOND_US: Final = 1_000_000
 STARS: Final = 5.0
 PROTOCOL: Final = "proto:"
 WIRE_TYPES: Final = frozenset({"hosted", "local", "mailbox", "proxy", "custom", "uagent", "a2a"})

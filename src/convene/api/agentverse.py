@@ -8,7 +8,7 @@ from convene.api.askers import read_body
 from convene.api.query import Query
 from convene.api.shapes_market import listed_of
 from convene.errors import BadRequest, ConveneError, NotFound
-from convene.moments import iso
+from convene.moments import SECOND_US, iso
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +26,6 @@ PAGE: Final = 30
 PAGE_MAX: Final = 100
 OFFSET_MAX: Final = 100_000
 EVENTS_BYTES_MAX: Final = 1024 * 1024
-SECOND_US: Final = 1_000_000
 DONE: Final = b'{"success":true}'
 OLD_FIELDS: Final = {"short_description": "description"}
 """What old libraries call parts of a profile."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from convene.limits.limit import Limit, Unit
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -32,7 +33,6 @@ INTEGER_MAX: Final = 999_999_999_999_999
 """The largest integer of a structured field (RFC 9651, 3.3.1)."""
 CACHED_MAX: Final = 1024
 """So many tuples of limits are kept ready at once; one for each kind of caller."""
-SECOND_US: Final = 1_000_000
 
 _UNITS: Final[Mapping[Unit, bytes]] = {
     Unit.REQUESTS: b"",

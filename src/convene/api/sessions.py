@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from convene.api.accounts_wire import read_page, reply
 from convene.api.shapes_runs import SessionDeleted, SessionDetail, SessionList, SessionNote, SessionReply
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from convene.api.call import Call
     from convene.serving.base_sessions import SessionDesk, SessionRecord
-
-SECOND_US: Final = 1_000_000
 
 
 class SessionPages:

@@ -26,7 +26,7 @@ from convene.api.shapes_usage import (
 )
 from convene.errors import BadRequest
 from convene.limits.limit import Unit
-from convene.moments import moment_us
+from convene.moments import SECOND_US, moment_us
 from convene.serving.base_usage import GROUP_BY, LIMIT_MAX, View
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from convene.api.call import Call
     from convene.serving.base_usage import Bucket, Entry, GroupBy, Level, LimitDesk, Scope, Sums, UsageDesk
 
-SECOND_US: Final = 1_000_000
 PAGE: Final = 100
 AFTER_MAX: Final = 4096
 """Longest place where a page of groups ended, which holds the values of the last group."""

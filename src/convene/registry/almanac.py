@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import BadRequest, Busy, Conflict, Forbidden
+from convene.moments import SECOND_US
 from convene.registry.attestation import read_registration, read_status
 from convene.registry.base_names import HANDLE, read_identifier
 from convene.registry.documents import CHAT_PROTOCOL
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convene.registry")
 
-SECOND_US: Final = 1_000_000
 BATCH_MAX: Final = 500
 """Agents of one Bureau."""
 COUNT_S: Final = 10.0

@@ -14,6 +14,7 @@ import msgspec
 
 from convene.agent_identity import verify_digest
 from convene.errors import BadRequest, Busy, Conflict, ConveneError, Forbidden, NotFound, Unauthorized
+from convene.moments import SECOND_US
 from convene.registry.base_names import ADDRESS
 from convene.registry.listing import NAME_MAX, OLD_NAME_MAX, fresh, merge, read_change, unlist
 from convene.store.base_market import Challenge
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from convene.registry.base_desks import Asker
     from convene.store.base_market import AgentRow, Market
 
-SECOND_US: Final = 1_000_000
 CHALLENGE_S: Final = 300
 TOKEN_S: Final = 86_400
 OWNED_MAX: Final = 1_000

@@ -10,6 +10,7 @@ import uuid
 from typing import TYPE_CHECKING, Final
 
 from convene.errors import Busy, NotFound, TooLarge
+from convene.moments import SECOND_US
 from convene.registry.base_names import kind_of
 from convene.registry.posted import check_sender, read_posted
 from convene.store.base_market import Letter
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from convene.clock import Clock
     from convene.store.base_market import AgentRow, Market
 
-SECOND_US: Final = 1_000_000
 LETTER_BYTES_MAX: Final = 4 * 1024 * 1024
 """Agents send texts of 2 MB and take them (ENVL-07); larger things belong into the storage."""
 PAGE_BYTES_MAX: Final = 16 * 1024 * 1024

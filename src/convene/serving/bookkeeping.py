@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from convene.errors import ConveneError, StoreFault
 from convene.limits.limit import DAY_US, Amounts
+from convene.moments import SECOND_US
 from convene.serving.terms import PLAIN
 from convene.store.base_counters import Past
 from convene.store.base_ledger import Entry, Filter, Intent, Whose
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convene.bookkeeping")
 
-SECOND_US: Final = 1_000_000
 ORPHANS_S: Final = 2.0
 """How often orphans are looked for."""
 LIFE_US: Final = 10 * SECOND_US

@@ -22,6 +22,7 @@ import msgspec
 
 from convene.errors import NotFound, StoreFault
 from convene.limits.limit import Amounts, Grant, Limit, Refusal
+from convene.moments import SECOND_US
 from convene.serving.admission import Ask
 from convene.serving.base import Outcome, Standing
 from convene.serving.refusals import refusal_fault
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convene.books")
 
-SECOND_US: Final = 1_000_000
 TEMPLATE_TOKENS: Final = 64
 """What a chat template may add to the texts, for the upper bound of a cost; templates known to us add under 40."""
 SETTLE_TRIES: Final = 5

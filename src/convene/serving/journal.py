@@ -20,6 +20,7 @@ import msgspec
 
 from convene.errors import Conflict, ConveneError, StoreFault
 from convene.events import Noticed, StepChanged, TextDelta
+from convene.moments import SECOND_US
 from convene.serving.base_runs import RunEnded, answer_of
 from convene.serving.base_steps import Recorded
 from convene.serving.passing import usage_of_step
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 log = logging.getLogger("convene.runs")
 
-SECOND_US: Final = 1_000_000
 GROUP: Final = 1
 """The attempts of a step that share an idempotency key. There is one group: whatever is repeated is the same call."""
 OUTCOME_BYTES_MAX: Final = 4_194_304

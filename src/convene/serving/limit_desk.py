@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from convene.limits.levels import room_of
+from convene.moments import SECOND_US
 from convene.serving.base_usage import Level
 from convene.serving.terms import PLAIN
 
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from convene.serving.base import Catalog, Principal
     from convene.serving.terms import Terms
     from convene.store.base_counters import Counters
-
-SECOND_US: Final = 1_000_000
 
 
 class LimitReader:

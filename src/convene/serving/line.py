@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 
 from convene.errors import ConveneError
 from convene.limits.limit import Grant, Refusal
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from convene.limits.limit import Limit
-
-SECOND_US = 1_000_000
 
 
 class Line:

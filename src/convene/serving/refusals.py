@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from convene.errors import BadRequest, ConveneError, Forbidden, OverBudget, RateLimited
 from convene.limits.limit import Unit
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,6 @@ TOO_LARGE_CODE: Final = "request_above_limit"
 """Our word for a request that is dearer than a whole limit: it can be made smaller, but never waits its way in."""
 MICROS: Final = 1_000_000
 
-_SECOND_US: Final = 1_000_000
 _NEXT: Final[Mapping[Period, str]] = {
     "day": "It begins anew with the next day (UTC)",
     "month": "It begins anew with the next month (UTC)",
@@ -47,7 +47,7 @@ def refusal_fault(refusal: Refusal, currency: str = "") -> ConveneError:
     if refusal.reason == "never":
         return _never(limit, currency)
     wait_us = refusal.wait_us
-    retry_after_s = None if wait_us is None else wait_us / _SECOND_US
+    retry_after_s = None if wait_us is None else wait_us / SECOND_US
     whose = whose_words(limit)
     if refusal.reason == "spent":
         message = f"{_capital(whose)} has used up its {limit.name} of {amount_words(limit, currency)}."
@@ -98,12 +98,12 @@ def money_words(micros: int, currency: str = "") -> str:
 
 def duration_words(span_us: int) -> str:
     """Return a span for people, rounded up, so that nobody who waits so long comes too early: `60 ms`, `2 h 5 min`."""
-    if span_us < _SECOND_US:
+    if span_us < SECOND_US:
         return f"{-(-span_us // 1000)} ms"
-    if span_us <= 10 * _SECOND_US:
+    if span_us <= 10 * SECOND_US:
         tenths = -(-span_us // 100_000)
         return f"{tenths // 10}.{tenths % 10} s" if tenths % 10 else f"{tenths // 10} s"
-    seconds = -(-span_us // _SECOND_US)
+    seconds = -(-span_us // SECOND_US)
     if seconds < 60:  # noqa: PLR2004 -- seconds of a minute
         return f"{seconds} s"
     if seconds < 3600:  # noqa: PLR2004 -- seconds of an hour

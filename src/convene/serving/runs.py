@@ -20,6 +20,7 @@ import msgspec
 
 from convene.errors import BadRequest, Busy, Conflict, NotFound, StoreFault
 from convene.events import TextDelta
+from convene.moments import SECOND_US
 from convene.serving.base_runs import Answer, RunEnded, RunState
 from convene.serving.journal import StoredJournal, shown_of
 from convene.serving.sessions import stored_id
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("convene.runs")
 
-SECOND_US: Final = 1_000_000
 WATCH_S: Final = 0.5
 """How often the store is asked which runs held here are to be ended, while there are any ..."""
 POLL_S: Final = 0.5

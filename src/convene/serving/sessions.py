@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from convene.errors import BadRequest, NotFound, StoreFault
+from convene.moments import SECOND_US
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,6 @@ SHELF: Final = "\x1fcalls:"
 """Before an owner's name: whose sessions hold what belongs to client calls. No owner's name begins so."""
 CALLS: Final = "calls"
 SWEEP_S: Final = 600.0
-SECOND_US: Final = 1_000_000
 _HASHED: Final = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
 
 

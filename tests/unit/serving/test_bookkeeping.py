@@ -11,10 +11,11 @@ import pytest
 from convene.errors import StoreFault
 from convene.limits.allowance import Allowance
 from convene.limits.limit import DAY_US, Amounts
+from convene.moments import SECOND_US
 from convene.serving.allowances import Allowances
 from convene.serving.base import Outcome
 from convene.serving.bookkeeping import Bookkeeping, PastLimits, entry_of_orphan, rebuild
-from convene.serving.books import SECOND_US, Books
+from convene.serving.books import Books
 from convene.store.base_ledger import Bucket, Entry, Sums
 from convene.store.memory_counters import MemoryCounters
 from convene.usage import Usage

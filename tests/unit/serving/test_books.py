@@ -10,10 +10,11 @@ import pytest
 from convene.errors import BadRequest, OverBudget, RateLimited, StoreFault
 from convene.limits.allowance import Allowance
 from convene.limits.limit import Amounts, Unit
+from convene.moments import SECOND_US
 from convene.serving.admission import Ask
 from convene.serving.allowances import Allowances
 from convene.serving.base import Agentic, Outcome, Principal
-from convene.serving.books import SECOND_US, Books
+from convene.serving.books import Books
 from convene.serving.line import Line
 from convene.serving.terms import Terms
 from convene.store.memory_counters import MemoryCounters
