@@ -20,23 +20,31 @@ AHEAD_MAX: Final = 256
 class Channel:
     """One writer's task, one reader."""
 
-    __slots__ = ("_closed", "_news", "_read", "events")
+    __slots__ = ("_abandoned", "_closed", "_news", "_read", "events")
 
     def __init__(self) -> None:
         self.events: deque[Event] = deque()
+        self._abandoned = False
         self._closed = False
         self._news: asyncio.Future[None] | None = None
         self._read: asyncio.Future[None] | None = None
 
     def emit(self, event: Event) -> None:
         """Hand an event on."""
-        self.events.append(event)
-        self._wake()
+        if not self._abandoned:
+            self.events.append(event)
+            self._wake()
 
     def close(self) -> None:
         """Say that nothing more comes."""
         self._closed = True
         self._wake()
+
+    def abandon(self) -> None:
+        """Say that nobody reads any more: events are dropped, and nobody waits for room."""
+        self._abandoned = True
+        self.events.clear()
+        self._free()
 
     @property
     def full(self) -> bool:
@@ -46,19 +54,23 @@ class Channel:
     async def room(self) -> None:
         """Wait until the reader has caught up."""
         while self.full:
-            self._read = asyncio.get_running_loop().create_future()
-            await self._read
+            if self._read is None or self._read.done():
+                self._read = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._read)  # shared: one that is cancelled must not take it from the others
 
     async def news(self) -> bool:
         """Wait until there are events to take from `events`; False: there will be none any more."""
-        if self._read is not None and not self._read.done():
-            self._read.set_result(None)
+        self._free()
         while not self.events:
             if self._closed:
                 return False
             self._news = asyncio.get_running_loop().create_future()
             await self._news
         return True
+
+    def _free(self) -> None:
+        if self._read is not None and not self._read.done():
+            self._read.set_result(None)
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():

@@ -66,3 +66,29 @@ async def test_an_empty_channel_that_is_closed_has_no_news() -> None:
     await asyncio.sleep(0)
     channel.close()
     assert await reader is False
+
+
+async def test_all_writers_that_wait_for_room_get_it_and_one_that_gives_up_takes_it_from_nobody() -> None:
+    channel = Channel()
+    for number in range(AHEAD_MAX):
+        channel.emit(TextDelta(str(number)))
+    writers = [asyncio.create_task(channel.room()) for _ in range(3)]
+    await asyncio.sleep(0)
+    writers[1].cancel()
+    await asyncio.sleep(0)
+    channel.events.popleft()
+    assert await channel.news()
+    await asyncio.wait_for(asyncio.gather(writers[0], writers[2]), 5)
+    assert writers[1].cancelled()
+
+
+async def test_without_a_reader_nothing_is_kept_and_nobody_waits() -> None:
+    channel = Channel()
+    for number in range(AHEAD_MAX):
+        channel.emit(TextDelta(str(number)))
+    writer = asyncio.create_task(channel.room())
+    await asyncio.sleep(0)
+    channel.abandon()
+    await asyncio.wait_for(writer, 5)
+    channel.emit(TextDelta("late"))
+    assert not channel.events
