@@ -4,7 +4,8 @@ The prompt says what is to happen, `truth id=r7 tokens=20 pace_ms=5 fault=break 
 double needs no configuration. A token is three bytes, which is what the stated estimate counts as one: whoever
 estimates what came gets the very number of tokens. Faults: `none`; `refuse` (hangs up unanswered), `500`; in
 mid-answer, after `at` tokens, `break` (a reset) and `stall` (silence until the other side leaves); `mute` answers
-without usage.
+without usage. With `calls=2` behind that the first two rounds of an agentic turn end in a call of the tool `effect`,
+whose outside is here too, at `/effect`: it takes `effect_s` and is remembered.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final, Self
 
 TOKEN: Final = "ab "
 STALL_S: Final = 30.0
-_ASKED: Final = re.compile(r"truth id=(\w+) tokens=(\d+) pace_ms=(\d+) fault=(\w+) at=(\d+)")
+_ASKED: Final = re.compile(r"truth id=(\w+) tokens=(\d+) pace_ms=(\d+) fault=(\w+) at=(\d+)(?: calls=(\d+))?")
 _PLAIN: Final = b"HTTP/1.1 %d X\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
 _STREAM: Final = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
@@ -44,9 +45,10 @@ class Attempt:
     """When it was over, however; 0: it is under way."""
 
 
-def prompt_of(name: str, tokens: int, pace_ms: int, fault: str = "none", at: int = 0) -> str:
+def prompt_of(name: str, tokens: int, pace_ms: int, fault: str = "none", at: int = 0, calls: int = 0) -> str:
     """Return the prompt that orders an answer."""
-    return f"truth id={name} tokens={tokens} pace_ms={pace_ms} fault={fault} at={at}"
+    ordered = f"truth id={name} tokens={tokens} pace_ms={pace_ms} fault={fault} at={at}"
+    return f"{ordered} calls={calls}" if calls else ordered
 
 
 class TruthUpstream:
@@ -54,6 +56,9 @@ class TruthUpstream:
 
     def __init__(self) -> None:
         self.attempts: dict[str, list[Attempt]] = {}
+        self.effects: list[str] = []
+        """Whose effects were begun, by the id in the prompt, in their order."""
+        self.effect_s = 0.0
         self.base_url = ""
         self._server: asyncio.Server | None = None
         self._serving: set[asyncio.Task[None]] = set()
@@ -88,6 +93,9 @@ class TruthUpstream:
                     head = (await reader.readuntil(b"\r\n\r\n")).lower()
                     length = re.search(rb"content-length: *(\d+)", head)
                     body = await reader.readexactly(int(length[1]) if length else 0)
+                    if b"/effect " in head.partition(b"\r\n")[0]:
+                        await self._take_effect(json.loads(body), writer)
+                        continue
                     if not body:
                         _plain(writer, 200, {"object": "list", "data": []})
                         continue
@@ -96,26 +104,33 @@ class TruthUpstream:
                 writer.close()
 
     async def _answer(self, asked: dict[str, Any], reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        content = asked["messages"][-1]["content"]
-        found = _ASKED.search(content)
-        assert found is not None, content
-        name, tokens, pace_ms, fault, at = found.groups()
+        contents = [message["content"] or "" for message in asked["messages"]]
+        found = next(filter(None, map(_ASKED.search, reversed(contents))), None)
+        assert found is not None, contents
+        name, tokens, pace_ms, fault, at, calls = found.groups()
         attempt = Attempt(
             id=name,
             stream=bool(asked.get("stream")),
             fault=fault,
-            prompt_tokens=len(content.split()),
+            prompt_tokens=sum(len(content.split()) for content in contents),
             tokens=int(tokens),
         )
         self.attempts.setdefault(name, []).append(attempt)
         gone = asyncio.get_running_loop().create_task(reader.read(1))
-        answer = _Answer(attempt, asked["model"], int(pace_ms) / 1000, int(at), gone, writer)
+        number = sum(message["role"] == "tool" for message in asked["messages"]) + 1
+        call = {"run": name, "n": number} if number <= int(calls or 0) else None
+        answer = _Answer(attempt, asked["model"], int(pace_ms) / 1000, int(at), gone, writer, call)
         try:
             await answer.run()
         finally:
             gone.cancel()
             await asyncio.wait([gone])
             attempt.ended_at = time.time()
+
+    async def _take_effect(self, asked: dict[str, Any], writer: asyncio.StreamWriter) -> None:
+        self.effects.append(asked["run"])
+        await asyncio.sleep(self.effect_s)
+        _plain(writer, 200, asked)
 
 
 class _Answer:
@@ -129,13 +144,22 @@ class _Answer:
         at: int,
         gone: asyncio.Task[bytes],
         writer: asyncio.StreamWriter,
+        call: dict[str, Any] | None,
     ) -> None:
+        """`call`: the arguments with which the tool is called at the end."""
         self._attempt = attempt
         self._model = model
         self._pace_s = pace_s
         self._at = at
         self._gone = gone
         self._writer = writer
+        self._finish = "stop" if call is None else "tool_calls"
+        self._calls: dict[str, Any] = {}
+        if call is not None:
+            function = {"name": "effect", "arguments": json.dumps(call)}
+            self._calls["tool_calls"] = [
+                {"index": 0, "id": f"call_{call['n']}", "type": "function", "function": function}
+            ]
 
     async def run(self) -> None:
         """Write the answer, or fail as ordered."""
@@ -155,8 +179,8 @@ class _Answer:
             return
         if await self._fails():
             return
-        message = {"role": "assistant", "content": TOKEN * attempt.tokens}
-        reply = self._chunk({"message": message, "finish_reason": "stop"}, "chat.completion")
+        message = {"role": "assistant", "content": TOKEN * attempt.tokens} | self._calls
+        reply = self._chunk({"message": message, "finish_reason": self._finish}, "chat.completion")
         if attempt.fault != "mute":
             reply["usage"] = self._usage()
         attempt.written, attempt.reported = attempt.tokens, attempt.fault != "mute"
@@ -175,7 +199,7 @@ class _Answer:
             self._send(self._chunk({"delta": {"content": TOKEN}, "finish_reason": None}))
         if not await self._pause(self._pace_s):
             return
-        self._send(self._chunk({"delta": {}, "finish_reason": "stop"}))
+        self._send(self._chunk({"delta": self._calls, "finish_reason": self._finish}))
         if attempt.fault != "mute":
             self._send(self._chunk(None) | {"usage": self._usage()})
             attempt.reported = True

@@ -15,7 +15,7 @@ from convene.errors import Failed, Retry, UpstreamFault
 from convene.events import Finished, Noticed, StepChanged, fold
 from convene.serving.agent import AgentSettings
 from convene.serving.base import Agentic
-from convene.serving.terms import AgenticTerms
+from convene.serving.terms import PLAIN, AgenticTerms, Terms
 from convene.tools.base import ToolResult
 from convene.usage import Usage
 from simulation import run
@@ -87,7 +87,8 @@ def test_whatever_happens_a_turn_ends_is_settled_once_and_leaves_nothing_behind(
         source = world.source("turn")
         moody = Moody(source)
         tool = PlayedTool(do=moody, timeout_s=source.choice((1.0, 60.0)))
-        house = House(Rounds(*draw_rounds(source)), tool, settings=SETTINGS, agentic=AgenticTerms(calls=5))
+        said, terms = draw_rounds(source), source.choice((PLAIN, Terms(on_disconnect="drain")))
+        house = House(Rounds(*said), tool, settings=SETTINGS, agentic=AgenticTerms(calls=5), terms=terms)
         leaves_at = source.choice((None, None, source.randrange(20)))
         turn = house.turn(stream=source.random() < 0.5)
         events: list[Event] = []
@@ -103,8 +104,13 @@ def test_whatever_happens_a_turn_ends_is_settled_once_and_leaves_nothing_behind(
             fault = raised
         finally:
             await source_of_events.aclose()
+        asked = len(house.model.asked)
+        await house.turns.drains.idle()
         assert house.lease.settled == 1
         assert moody.running == 0
+        assert len(house.model.asked) == asked
+        if terms is not PLAIN and turn.outcome.usage is not None and not isinstance(said[-1][-1], Exception):
+            assert not turn.outcome.usage.estimated
         assert moody.most <= SETTINGS.calls_at_once
         assert len(tool.asked) <= 5
         assert world.loop.time() - began <= SETTINGS.seconds + 2

@@ -257,6 +257,9 @@ class Agent:
             if stopped and task.cancelled():
                 raise Conflict("This run was cancelled.", code=CANCELLED)
             task.result()
+        except (asyncio.CancelledError, GeneratorExit):
+            run.leave()
+            raise
         finally:
             task.cancel()
             await asyncio.wait([task], timeout=STOP_S)

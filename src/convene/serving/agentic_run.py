@@ -27,6 +27,7 @@ from convene.serving.base_agentic import (
 from convene.serving.catalog import ChatDeployment
 from convene.serving.ceilings import Ceilings, Spent, told
 from convene.serving.conversation import instructed
+from convene.serving.drain import UnreadRounds
 from convene.serving.rounds import Rounds
 from convene.serving.tool_runs import ToolRuns, Validators
 from convene.tools.base import Tool
@@ -66,6 +67,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of the prompt that the reservation was made for."""
     waits_until: float | None = None
     """The loop's time until which the request can wait for an agent (decision 3); None: it need not."""
+    unread: UnreadRounds | None = None
+    """Takes the rounds that are under way when the client leaves; None: they end with the run."""
 
 
 class Means(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,6 +96,7 @@ class Run:
         self.channel = channel
         self.lease = seat.lease
         self.outcome = seat.outcome
+        self.unread = seat.unread
         self._waits_until = seat.waits_until
         self.chat: ChatModel = seat.deployment.chat
         self.model = seat.deployment.card.id
@@ -143,6 +147,12 @@ class Run:
         self.fold.add(event)
         self.journal.saw(event)
         self.channel.emit(event)
+
+    def leave(self) -> None:
+        """Take note that the reader has gone: a round under way may be read on for the books, and nothing is shown."""
+        self.channel.abandon()
+        if self.unread is not None:
+            self.unread.client_left()
 
     def notice(self, code: str, message: str) -> None:
         """See `AgenticRun.notice`."""

@@ -1,7 +1,8 @@
 """A turn in which the server itself does something: reserved and settled like any other, run by `agent.py`.
 
 Its usage is entered by the run as it comes, not from the events, so that what was used before the client left is
-known whether or not anybody has read it. A run that is to go on without its client is read to its end by `drain.py`.
+known whether or not anybody has read it. A run that is to go on without its client is read to its end by `drain.py`; of
+one that ends with it, the round under way where the model's terms say `drain`, before the turn is settled.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from convene.events import Finished, Fold, TextDelta
 from convene.serving.agentic_run import Seat
 from convene.serving.base_agentic import Job
 from convene.serving.deferred import DEFERRED, NOTHING_USED, Impatience, Patience
-from convene.serving.drain import Pump
+from convene.serving.drain import Pump, UnreadRounds
 from convene.serving.turn import Turn
 from convene.serving.turn_size import prompt_bytes
 
@@ -39,7 +40,7 @@ SECOND_US: Final = 1_000_000
 class AgenticTurn(Turn):
     """One accepted agentic request, or one that is taken up again."""
 
-    __slots__ = ("_agent", "_defers", "_job", "_journal", "_patience", "conversation_id", "run_id")
+    __slots__ = ("_agent", "_defers", "_job", "_journal", "_patience", "_unread", "conversation_id", "run_id")
 
     def __init__(
         self,
@@ -61,6 +62,7 @@ class AgenticTurn(Turn):
         job, journal = resumed or (None, None)
         self._job = job
         self._journal = journal
+        self._unread = UnreadRounds() if deployment.terms.on_disconnect == "drain" and job is None else None
         self.run_id = turns.clock.stamped_id("run_") if job is None else job.run_id
         self.conversation_id = None if job is None else job.conversation_id
 
@@ -82,7 +84,7 @@ class AgenticTurn(Turn):
                 reading.leave()
             raise
         finally:
-            reading.end()
+            await reading.end()
             if outcome.status == "failed":
                 await lease.written()
         if not reading.left:
@@ -107,6 +109,7 @@ class AgenticTurn(Turn):
             outcome=self.outcome,
             reserved_bytes=prompt_bytes(self._generation),
             waits_until=self._waits_until(),
+            unread=self._unread,
         )
         async with aclosing(self._agent.events(job, seat, self._journal)) as events:
             async for event in events:
@@ -137,15 +140,36 @@ class AgenticTurn(Turn):
     def _reading(self, lease: Lease) -> _Reading:
         """Return how the run is read: by way of a pump where it may go on without its reader."""
         source = self._source(lease)
+
+        def settle() -> None:
+            self._settle_read(lease)
+
         if self._defers is None and not self._agent.goes_on(self.request):
-            return _Reading(source, lease)
+            return _Reading(source, settle)
         pump = Pump(source)
 
         def adopt() -> None:
+            if self._unread is not None:
+                self._unread.close()
             self._turns.drains.adopt(pump.finish(self._note), lease.settle, self._agent.settings.seconds)
 
         impatience = None if self._defers is None else self._impatience(pump, self._defers)
-        return _Reading(pump.events(), lease, pump, impatience, adopt)
+        return _Reading(pump.events(), settle, pump, impatience, adopt)
+
+    def _settle_read(self, lease: Lease) -> None:
+        """Settle a turn whose run has ended, once the rounds that its client has left in their middle are read."""
+        unread = self._unread
+        if unread is not None:
+            unread.close()
+        if not unread:
+            lease.settle()
+            return
+
+        def settle() -> None:
+            unread.enter()
+            lease.settle()
+
+        self._turns.drains.adopt(unread.finish(), settle, self._deployment.terms.drain_s)
 
     def _impatience(self, pump: Pump, deferrals: Deferrals) -> Impatience:
         who, session_id = self._principal, self.request.agentic.session_id or ""
@@ -173,7 +197,7 @@ class _Reading:
     def __init__(
         self,
         source: AsyncGenerator[Event],
-        lease: Lease,
+        settle: Callable[[], None],
         pump: Pump | None = None,
         impatience: Impatience | None = None,
         adopt: Callable[[], None] = lambda: None,
@@ -182,7 +206,7 @@ class _Reading:
         self.left = False
         """It goes on by itself, and settles at its end."""
         self._source = source
-        self._lease = lease
+        self._settle = settle
         self._pump = pump
         self._impatience = impatience
         self._adopt = adopt
@@ -203,11 +227,14 @@ class _Reading:
             self.left = True
             self._adopt()
 
-    def end(self) -> None:
-        """Read no longer: whatever does not go on by itself is ended and settled."""
+    async def end(self) -> None:
+        """Read no longer: whatever does not go on by itself is ended, and settled once it has entered what it used."""
         if self._impatience is not None:
             self._impatience.cancel()
-        if not self.left:
+        if self.left:
+            return
+        try:
             if self._pump is not None:
-                self._pump.cancel()
-            self._lease.settle()
+                await self._pump.stop()
+        finally:
+            self._settle()

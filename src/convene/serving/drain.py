@@ -3,8 +3,12 @@
     model ──► Pump (a task) ──► queue ──► the caller's turn
                 └── after the client has left: ──► notes only, until the end, a fault, or the model's `drain_s`
 
-For upstreams that bill a whole answer whether it is read or not (reliability 2.1, rule 4). `turn.py` uses it where the
-model's terms say `drain`; elsewhere a client that leaves cancels the model's work at once.
+    round of an agentic turn (a task) ──► the run, for the reader
+                └── after the client has left: ──► `UnreadRounds` ──► notes only, as above
+
+For upstreams that bill a whole answer whether it is read or not (reliability 2.1, rule 4). `turn.py` and
+`agentic_turn.py` use it where the model's terms say `drain`; elsewhere a client that leaves cancels the model's work at
+once.
 """
 
 from __future__ import annotations
@@ -76,6 +80,16 @@ class Pump:
         if self._task is not None:
             self._task.cancel()
 
+    async def stop(self) -> None:
+        """End the reading and the model's work, and wait until both have; for a turn that nobody reads any more."""
+        if self._task is None:
+            await self._source.aclose()
+            return
+        self._note = _forget
+        self._empty(_forget)
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
     def _empty(self, note: Callable[[Event], None]) -> None:
         while not self._queue.empty():
             event = self._queue.get_nowait()
@@ -93,6 +107,64 @@ class Pump:
         finally:
             if self._note is None:
                 await self._queue.put(None)
+
+
+def _forget(event: Event) -> None:
+    """Take an event that nobody wants."""
+    del event
+
+
+class UnreadRounds:
+    """The rounds of one agentic turn that are read to their end although its client has left.
+
+    Whoever reads the run says that the client has left; a round that is cancelled after that hands its reading over
+    instead of ending it, and the turn has what is there `finish`ed and then entered.
+    """
+
+    def __init__(self) -> None:
+        self._left = False
+        self._closed = False
+        self._rounds: list[tuple[asyncio.Task[None], Callable[[], None]]] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything was handed over."""
+        return bool(self._rounds)
+
+    @property
+    def taking(self) -> bool:
+        """Whether a round that is cancelled now is to be read to its end."""
+        return self._left and not self._closed
+
+    def client_left(self) -> None:
+        """From now on rounds are taken."""
+        self._left = True
+
+    def close(self) -> None:
+        """Take none any more: the run goes on without its client, or its entry is made."""
+        self._closed = True
+
+    def take(self, reading: asyncio.Task[None], enter: Callable[[], None]) -> None:
+        """Take over a round's reading; `enter` puts what it has used into the outcome, whether it has ended or not."""
+        self._rounds.append((reading, enter))
+
+    async def finish(self) -> None:
+        """Wait until all are read. Raises what the model has raised; cancelled, it ends the model's work."""
+        readings = [reading for reading, _ in self._rounds]
+        try:
+            await asyncio.wait(readings)
+        finally:
+            for reading in readings:
+                reading.cancel()
+            await asyncio.wait(readings)
+        faults = [reading.exception() for reading in readings if not reading.cancelled()]
+        for fault in filter(None, faults):
+            raise fault
+
+    def enter(self) -> None:
+        """Put what the rounds have used into the outcome, once."""
+        rounds, self._rounds = self._rounds, []
+        for _, enter in rounds:
+            enter()
 
 
 class Drains:

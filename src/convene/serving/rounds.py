@@ -4,7 +4,9 @@
           └──► top up the reservation (rounds after the first) ──► refused: the turn ends like at a ceiling
                 └──► ask the model, events as they come ──► usage, cost ──► close the step
 
-What a round that is cut off has used is estimated, as for a plain turn (CHAT-07). Called by `agentic_run.py`.
+What a round that is cut off has used is estimated, as for a plain turn (CHAT-07). Where the model's terms say `drain`,
+a round under way when the client leaves is read on by a task of its own, for the books alone (`drain.py`). Called by
+`agentic_run.py`.
 """
 
 from __future__ import annotations
@@ -105,9 +107,10 @@ class Rounds:
         else:
             run.emit(step.change)
         try:
-            await self._generate(fitted, window, said)
+            await self._hear(fitted, window, said, size)
         except asyncio.CancelledError:
-            self._settle(said, size)
+            if not said.unheard:
+                self._settle(said, size)
             run.cut(step, "The model's answer was cut off.")
             raise
         except Exception:  # whatever it is, what was used is entered; raised on
@@ -137,6 +140,36 @@ class Rounds:
             run.closing(step.close("skipped", summary="The caller's limits refuse another round."))
             raise reach_limit(answer, run.currency)
 
+    async def _hear(self, generation: Generation, window: Window, said: _Said, size: int) -> None:
+        """Ask and listen; cancelled because the client has left, leave the rest to be read for the books."""
+        unread = self._run.unread
+        if unread is None:
+            await self._generate(generation, window, said)
+            return
+
+        async def read() -> None:
+            if not unread.taking:  # else the client has left before anything was asked
+                await self._generate(generation, window, said)
+
+        reading = asyncio.get_running_loop().create_task(read(), name="round")
+        try:
+            await asyncio.wait([reading])
+        except asyncio.CancelledError:
+            if unread.taking:
+                said.unheard = True
+                unread.take(reading, lambda: self._enter(said, size, reading))
+            else:
+                reading.cancel()
+                await asyncio.gather(reading, return_exceptions=True)
+            raise
+        reading.result()
+
+    def _enter(self, said: _Said, size: int, reading: asyncio.Task[None]) -> None:
+        """Enter a round that nobody heard; one that was cut off has used its prompt at least, as in a plain turn."""
+        if reading.cancelled() or not reading.done():
+            said.began = True
+        self._settle(said, size)
+
     async def _generate(self, generation: Generation, window: Window, said: _Said) -> None:
         """Ask, with shorter results if the model finds the prompt too long and nothing has been said."""
         for attempt in range(SHORTER_MAX + 1):
@@ -147,7 +180,7 @@ class Rounds:
                         if self._run.channel.full:
                             await self._run.channel.room()
             except BadRequest as fault:
-                short = fault.code != TOO_LONG or said.began or attempt == SHORTER_MAX
+                short = fault.code != TOO_LONG or said.began or said.unheard or attempt == SHORTER_MAX
                 if short or not can_cut(generation.messages):
                     raise
                 window = window.halved()
@@ -181,7 +214,8 @@ class Rounds:
         cost = run.cost() - before
         run.spent.tokens += said.usage.total_tokens
         run.spent.micros += cost
-        run.emit(UsageReported(said.usage))
+        if not said.unheard:
+            run.emit(UsageReported(said.usage))
         return cost
 
     def _replay(self, step: OpenStep, said: _Said) -> Round:
@@ -207,7 +241,6 @@ class Rounds:
 
     def began(self, event: Began) -> None:
         """Tell the reader once who answers."""
-        self._run.outcome.upstream = event.upstream
         if not self._began:
             self._began = True
             self._run.emit(event)
@@ -228,35 +261,44 @@ class _Said:
         """The round's step, if it is shown only once the model answers."""
         self.usage: Usage | None = None
         self.began = False
+        self.unheard = False
+        """The client has left: the rest is for the books alone."""
         self.written = 0
         """Bytes, for an estimate where nobody counts."""
 
     def take(self, event: Event) -> None:
         """Take one event of the model's in and show what of it is to be seen."""
+        self._count(event)
+        if self.unheard:
+            return
         if self.waiting is not None:
             step, self.waiting = self.waiting, None
             self._run.emit(step.change)
         if isinstance(event, TextDelta):
-            self.written += count_bytes(event.text)
             self._fold.add(event)
             self._text(event)
         elif isinstance(event, ReasoningDelta):
-            self.written += count_bytes(event.text)
             self._fold.add(event)
             if self._shown != "hidden":
                 self._run.show_thought(event.text)
+        elif isinstance(event, CallDelta | Finished):
+            self._fold.add(event)
+        elif isinstance(event, Began):
+            self._rounds.began(event)
+        elif self._shown != "hidden" and not isinstance(event, UsageReported):
+            self._run.emit(event)
+
+    def _count(self, event: Event) -> None:
+        """Note what of an event the books need."""
+        if isinstance(event, TextDelta | ReasoningDelta):
+            self.written += count_bytes(event.text)
         elif isinstance(event, CallDelta):
             self.written += count_bytes(event.arguments) + count_bytes(event.name or "")
-            self._fold.add(event)
         elif isinstance(event, UsageReported):
             self.usage = event.usage if self.usage is None else self.usage + event.usage
         elif isinstance(event, Began):
             self.began = True
-            self._rounds.began(event)
-        elif isinstance(event, Finished):
-            self._fold.add(event)
-        elif self._shown != "hidden":
-            self._run.emit(event)
+            self._run.outcome.upstream = event.upstream
 
     def found(self, step_id: str, cost: int) -> Round:
         """Return the round as it is kept."""
