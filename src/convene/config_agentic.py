@@ -48,3 +48,15 @@ class AgenticSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Whether notices and cost in the metadata of whole replies are JSON, or JSON in texts for strict clients"
         ),
     ] = "objects"
+
+
+class Tools(msgspec.Struct, frozen=True, kw_only=True):
+    """`[tools]`: what the server may do inside a turn."""
+
+    choose_threshold: Annotated[float, About("Score from which a small model's tool is run", at_least=0, at_most=1)] = (
+        0.20
+    )
+    allow_after_untrusted: Annotated[
+        tuple[str, ...],
+        About("Tools that send data out and may run although strangers' text was read; * stands for any"),
+    ] = ()

@@ -26,33 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 SECTIONS: Final[dict[str, type[msgspec.Struct]]] = {
-    "": config.Config,
-    "edge": config.Edge,
-    "engine": config.Engine,
-    "scripted": config.Scripted,
-    "tools": config.Tools,
-    "agentic": config.AgenticSettings,
-    "agents": config.Agents,
-    "agents.answering": config.Answering,
-    "registry": config.Registry,
-    "egress": config.EgressSettings,
-    "pages": config.PageSettings,
-    "search": config.Search,
-    "search.searxng": config.Searxng,
-    "search.brave": config.Brave,
-    "search.tavily": config.Tavily,
-    "search.metasearch": config.Metasearch,
-    "limits": config.Limits,
-    "ledger": config.Books,
-    "runs": config.Runs,
-    "sessions": config.Sessions,
-    "upstreams": config.Upstream,
-    "models": config.Model,
-    "images": config.Images,
-    "mcp": config.Mcp,
-    "agent": config.KnownAgent,
-    "plans": config.Plan,
-    "prices": config.Price,
+    "": config.SCHEMA.top,
+    **config.SCHEMA.sections,
+    **config.SCHEMA.tables,
 }
 """Every section of the settings and the Struct that declares it."""
 
