@@ -12,7 +12,6 @@ agent says of itself is data. Called by the drivers (`agent_loop.py`, `planner.p
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -25,6 +24,7 @@ from convene.events import Judged
 from convene.messages import Message
 from convene.serving.base_agentic import CeilingReached
 from convene.serving.base_steps import StepPlan
+from convene.serving.beside import beside
 from convene.serving.conversation import quote_words
 from convene.serving.inner_rounds import constrained, json_in
 
@@ -102,7 +102,7 @@ class Judge:
         """Return the calls in their order, those that were judged with the verdict; never raises for a judgement."""
         if self._mode == "off" or not run.judges:
             return list(ran)
-        return list(await asyncio.gather(*(self._weigh_one(run, one) for one in ran)))
+        return await beside(*(self._weigh_one(run, one) for one in ran))
 
     async def _weigh_one(self, run: AgenticRun, ran: Ran) -> Ran:
         agent = None if ran.result is None else ran.result.agent

@@ -11,12 +11,12 @@ same steps in the same order. A model that writes no plan in a few tries is answ
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
 from convene.events import StepChanged
 from convene.messages import Message, ToolCall
+from convene.serving.beside import beside
 from convene.serving.inner_rounds import constrained, inner, json_in
 from convene.serving.plan import (
     NO_TOOL,
@@ -188,7 +188,7 @@ class _Work:
             self._plan.run(step.id)
             self._show(step, "")
         asking = [step for step in wave if step.tool == NO_TOOL or self._known_arguments(step) is None]
-        said = await asyncio.gather(*(self._ask_for(step) for step in asking))
+        said = await beside(*(self._ask_for(step) for step in asking))
         answers = {step.id: one for step, one in zip(asking, said, strict=True)}
         calling: list[tuple[PlannedStep, ToolCall]] = []
         for step in wave:

@@ -490,3 +490,18 @@ async def test_a_pump_is_stopped_wherever_it_stands(monkeypatch: pytest.MonkeyPa
         async with asyncio.timeout(BOUND_S):
             await pump.stop()
     assert closed == ["closed", "closed"]
+
+
+@pytest.mark.parametrize("terms", [Terms(), DRAIN], ids=["cancel", "drain"])
+async def test_rounds_beside_one_that_fails_end_with_it_and_are_entered(terms: Terms) -> None:
+    broken: Said = [Began("up", "m"), Malformed("broke off")]
+    model = Paced(says(PLAN), broken, says("Two."), can=Capabilities(json_schema=True))
+    model.holds_at = 2
+    house = House(model, hooks=Hooks(planner=lambda loop: Planner(loop, FakeClock())), terms=terms)
+    turn = house.turn(agentic=Agentic(planner_mode=True))
+    with pytest.raises(Malformed):
+        await house.play(turn)
+    assert (house.lease.settled, len(model.asked), model.closed) == (1, 3, 3)
+    used = turn.outcome.usage
+    assert used is not None
+    assert used.completion_tokens > ROUND.completion_tokens
