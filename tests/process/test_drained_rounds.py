@@ -26,6 +26,8 @@ MICROS: Final = (3, 7)
 """What a prompt token costs, and one of an answer."""
 CONFIG: Final = """
 port = {port}
+[edge]
+grace_s = 0.1
 [engine]
 enabled = false
 [limits]
@@ -220,3 +222,24 @@ async def test_a_server_that_is_stopped_lets_a_short_drain_end_and_cuts_off_a_lo
     assert (entry["status"], entry["estimated"]) == ("client_left", True)
     assert entry["prompt_tokens"] > 0
     assert attempt.left
+
+
+async def test_a_run_that_a_stop_cuts_off_is_drained_here_and_goes_on_there_and_each_has_its_own(scene: Scene) -> None:
+    client = await scene.ask("stays", stream=True)
+    await until(lambda: answer(len(scene.tried("stays")) == 2))
+    await scene.server.stop()
+    client.hang_up()
+    await scene.server.start()
+
+    async def is_over() -> bool:
+        return (await scene.run("stays"))["status"] == "done" and len(await scene._entries("stays")) == 2
+
+    await until(is_over)
+    tried, entries = scene.tried("stays"), await scene._entries("stays")
+    assert all(one.reported and not one.left for one in tried), tried
+    assert len(tried) == ROUNDS + 1, "the round that was drained is asked for again, as its run has not got it"
+    assert {entry["status"] for entry in entries} == {"client_left", "ok"}
+    assert sum(entry["prompt_tokens"] for entry in entries) == sum(one.prompt_tokens for one in tried)
+    assert sum(entry["completion_tokens"] for entry in entries) == sum(one.tokens for one in tried)
+    assert not any(entry["estimated"] for entry in entries)
+    assert scene.upstream.effects == ["stays"] * (ROUNDS - 1)
