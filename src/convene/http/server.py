@@ -37,8 +37,8 @@ from convene.http.server_asgi import Lifespan
 from convene.http.server_bind import bind, port_of
 from convene.http.server_guard import Edge
 from convene.http.server_protocol import Connection
+from convene.http.server_refusals import encode_refusal_body
 from convene.http.server_settings import ServerSettings
-from convene.http.server_wire import encode_refusal_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

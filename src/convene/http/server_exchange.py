@@ -15,14 +15,15 @@ import logging
 from typing import TYPE_CHECKING, Final, Protocol
 
 from convene.http.server_asgi import ClientGone
-from convene.http.server_wire import BODYLESS, CONTINUE, DRAINING, FAILED, LAST_CHUNK, encode_fields, status_line
+from convene.http.server_refusals import DRAINING, FAILED
+from convene.http.server_wire import BODYLESS, CONTINUE, LAST_CHUNK, encode_fields, status_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from convene.http.server_asgi import Message, Scope
     from convene.http.server_guard import Edge
-    from convene.http.server_wire import Refusal
+    from convene.http.server_refusals import Refusal
 
 _LOG: Final = logging.getLogger(__name__)
 

@@ -1,7 +1,8 @@
 """One client connection: bytes to requests in order, answers to bytes, and every way to be cut off.
 
 Here: `Connection`, an `asyncio.Protocol` around `httptools` (llhttp, strict). Not here: what one request looks like to
-the application (`server_exchange.py`), the shared counts and the ticker (`server_guard.py`), sockets (`server.py`).
+the application (`server_exchange.py`), the shared counts and the ticker (`server_guard.py`), how slow a body and a
+reader may be (`server_clocks.py`), what a refusal says (`server_refusals.py`), sockets (`server.py`).
 
 Reading side, by message:       Answering side:
     HEAD --head complete--> BODY     _current: the exchange being answered
@@ -28,10 +29,21 @@ import httptools
 from convene.http.base import DIRECT
 from convene.http.known import LESSONS
 from convene.http.server_asgi import ASGI
+from convene.http.server_clocks import BodyClock, ReaderClock
 from convene.http.server_exchange import Exchange
 from convene.http.server_guard import address_key
 from convene.http.server_known import KnownHead, learn
-from convene.http.server_wire import DRAINING, Refusal, encode_refusal, read_target
+from convene.http.server_refusals import (
+    DRAINING,
+    Refusal,
+    bad_request,
+    body_too_large,
+    encode_refusal,
+    head_too_large,
+    timed_out,
+    too_many_headers,
+)
+from convene.http.server_wire import read_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +111,7 @@ class Connection(asyncio.Protocol):
     __slots__ = (
         "_at_start",
         "_body_bytes",
-        "_body_ends",
-        "_body_mark",
+        "_body_clock",
         "_chunked",
         "_current",
         "_dropped_bytes",
@@ -124,19 +135,17 @@ class Connection(asyncio.Protocol):
         "_phase",
         "_raw",
         "_read_paused",
+        "_reader_clock",
         "_refusal",
         "_room",
         "_scope",
         "_sealed",
         "_settings",
-        "_stall_mark",
-        "_stall_since",
         "_target",
         "_target_read",
         "_trailers",
         "_transport",
         "_waiting",
-        "_window_ends",
         "_writers",
         "_written",
         "deadline",
@@ -159,9 +168,12 @@ class Connection(asyncio.Protocol):
         self.write_paused = False
         self._writers: list[asyncio.Future[None]] = []
         self._written = self._feeding = 0
-        self._stall_mark = 0
-        self._stall_since = self._linger_ends = self._idle_since = self._window_ends = self._body_ends = 0.0
-        self._body_bytes = self._body_mark = self._raw = self._trailers = 0
+        self._body_clock: BodyClock | None = None
+        """Once a body comes in pieces, or is waited for."""
+        self._reader_clock: ReaderClock | None = None
+        """While something waits for the client to take it."""
+        self._linger_ends = self._idle_since = 0.0
+        self._body_bytes = self._raw = self._trailers = 0
         self._host = self._target_read = b""
         self._scope: dict[str, Any] = {}
         self._known: KnownHead | None = None
@@ -329,7 +341,7 @@ class Connection(asyncio.Protocol):
         self._room = -1
         self._incoming = exchange
         self._body_bytes = self._raw = self._trailers = 0
-        self._body_ends = 0.0
+        self._body_clock = None
         if self._current is None:
             self._run(exchange)
         else:
@@ -339,7 +351,7 @@ class Connection(asyncio.Protocol):
         """Give body bytes to the exchange being read."""
         self._body_bytes += len(body)
         if self._body_bytes > self._settings.body_bytes_max:
-            self._stop(_body_too_large(self._settings.body_bytes_max))
+            self._stop(body_too_large(self._settings.body_bytes_max))
         exchange = self._incoming
         if exchange is not None:
             exchange.take(body)
@@ -377,9 +389,9 @@ class Connection(asyncio.Protocol):
         """Note a header that decides about framing or trust, other than the length."""
         if name == b"host":
             if self._host_seen:
-                self._stop(_bad_request("More than one host header."))
+                self._stop(bad_request("More than one host header."))
             if value != self._host and value and _HOST.fullmatch(value) is None:
-                self._stop(_bad_request("The host header is not valid."))
+                self._stop(bad_request("The host header is not valid."))
             self._host = value
             self._host_seen = True
         else:
@@ -394,24 +406,24 @@ class Connection(asyncio.Protocol):
         if version not in {"1.0", "1.1"}:
             self._stop(Refusal(505, "http_version_not_supported", "This server speaks HTTP/1.1."))
         if not self._host_seen and version == "1.1":
-            self._stop(_bad_request("HTTP/1.1 asks for a host header."))
+            self._stop(bad_request("HTTP/1.1 asks for a host header."))
         coding = odd.get(b"transfer-encoding")
         if coding is not None:
             # Exactly this, and not from an HTTP/1.0 client: everything else is a way to smuggle (RFC 9112 6.1).
             if coding.lower() != b"chunked" or version != "1.1":
-                self._stop(_bad_request("The only transfer-encoding served is chunked, in HTTP/1.1."))
+                self._stop(bad_request("The only transfer-encoding served is chunked, in HTTP/1.1."))
             self._chunked = True
         if odd.get(b"expect", b"100-continue").lower() != b"100-continue":
             self._stop(Refusal(417, "expectation_failed", "The only expectation served is 100-continue."))
         if self._length > self._settings.body_bytes_max:
-            self._stop(_body_too_large(self._settings.body_bytes_max))
+            self._stop(body_too_large(self._settings.body_bytes_max))
 
     def _read_target(self) -> None:
         """Put the target into the scope that later requests are copied from: most clients ask for one path only."""
         try:
             path, raw_path, query = read_target(self._target)
         except ValueError:
-            self._stop(_bad_request("The request target is not valid."))
+            self._stop(bad_request("The request target is not valid."))
         self._scope.update(path=path, raw_path=raw_path, query_string=query)
         self._target_read = self._target
 
@@ -420,14 +432,14 @@ class Connection(asyncio.Protocol):
         size = len(self._target) + self._dropped_bytes
         size += sum(len(name) + len(value) + 4 for name, value in self._headers)
         if size > self._settings.header_bytes_max:
-            self._stop(_head_too_large(self._settings.header_bytes_max))
+            self._stop(head_too_large(self._settings.header_bytes_max))
 
     def _has_no_room(self) -> None:
         """Refuse one header too many. Trailers come here too: they are not given to the application, but counted."""
         if self._incoming is not None:
             self._trailers += 1
         if self._incoming is None or self._trailers > self._settings.headers_max:
-            self._stop(_too_many_headers(self._settings.headers_max))
+            self._stop(too_many_headers(self._settings.headers_max))
 
     def _stop(self, refusal: Refusal) -> NoReturn:
         """Leave the parser; `_parse_failed` answers."""
@@ -443,7 +455,7 @@ class Connection(asyncio.Protocol):
         elif "PRI/Upgrade" in str(fault):
             self._refuse(Refusal(505, "http_version_not_supported", "This server speaks HTTP/1.1, not HTTP/2."))
         else:
-            self._refuse(_bad_request(f"This is not a valid HTTP/1.1 request: {fault}."))
+            self._refuse(bad_request(f"This is not a valid HTTP/1.1 request: {fault}."))
 
     def _resume_after_upgrade(self, rest: bytes) -> None:
         """Serve a request that asked for an upgrade as if it had not (RFC 9110 7.8; Java's client asks with a body)."""
@@ -458,14 +470,14 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(rest)
         except httptools.HttpParserUpgrade:
             # A second upgrade in the same packet: no client does that.
-            self._refuse(_bad_request("An upgrade was pipelined."))
+            self._refuse(bad_request("An upgrade was pipelined."))
         except httptools.HttpParserError as fault:
             self._parse_failed(fault)
 
     def _end_rest_of_body(self) -> None:
         """End an upgrade's body; what followed it in the same packet went to the wrong parser and ends here."""
         if self._incoming is None:
-            self._stop(_bad_request("A request was pipelined behind an upgrade."))
+            self._stop(bad_request("A request was pipelined behind an upgrade."))
         self._parser = httptools.HttpRequestParser(self)
         self._end_message()
 
@@ -485,7 +497,7 @@ class Connection(asyncio.Protocol):
         """Start the head's clock and hold its size down while it is not complete."""
         self._fed += self._feeding
         if self._fed > self._settings.header_bytes_max:
-            self._refuse(_head_too_large(self._settings.header_bytes_max))
+            self._refuse(head_too_large(self._settings.header_bytes_max))
         elif self._phase == FRESH and data.strip(b"\r\n"):
             self._phase = PARTIAL
             self.deadline = self._head_ends
@@ -500,17 +512,15 @@ class Connection(asyncio.Protocol):
             return
         self._raw += self._feeding
         if self._raw > _OVERHEAD_PER_BYTE * self._body_bytes + self._settings.header_bytes_max:
-            self._refuse(_bad_request("The chunks carry more overhead than body."))
+            self._refuse(bad_request("The chunks carry more overhead than body."))
             return
-        if not self._body_ends and not exchange.expects_continue:
+        if self._body_clock is None and not exchange.expects_continue:
             self._start_body_clock(self._edge.loop.time())
         if len(exchange.pending) > self._settings.body_held_bytes:
             self._pause_reading()
 
     def _start_body_clock(self, now: float) -> None:
-        self._body_ends = now + self._settings.body_total_s
-        self._window_ends = now + self._settings.body_window_s
-        self._body_mark = self._body_bytes
+        self._body_clock = BodyClock(self._settings, now, self._body_bytes)
 
     def _hold(self, data: bytes) -> None:
         """Keep bytes behind a request in flight."""
@@ -593,7 +603,7 @@ class Connection(asyncio.Protocol):
     def _run(self, exchange: Exchange) -> None:
         self._current = exchange
         self._phase = BUSY
-        self._stall_since = 0.0
+        self._reader_clock = None
         self.deadline = 0.0  # looked at in every tick: body rate, stalled reader
         exchange.start()
 
@@ -645,7 +655,8 @@ class Connection(asyncio.Protocol):
         self._held.clear()
         self._resume_reading()
         self._edge.batch.send()
-        self._stall_since = self._linger_ends = self.deadline = 0.0
+        self._reader_clock = None
+        self._linger_ends = self.deadline = 0.0
         if linger and self._transport.can_write_eof() and not self._transport.is_closing():
             self._phase = LINGERING
             self._transport.write_eof()
@@ -668,8 +679,7 @@ class Connection(asyncio.Protocol):
             self._check_body(now)
             self._check_reader(now)
         elif phase == PARTIAL:
-            seconds = self._settings.header_s
-            self._refuse(Refusal(408, "request_timeout", f"The request head took longer than {seconds:g} s."))
+            self._refuse(timed_out(f"The request head took longer than {self._settings.header_s:g} s."))
         elif phase == FRESH:
             self._close(linger=False)
         elif not self._check_reader(now):
@@ -706,52 +716,23 @@ class Connection(asyncio.Protocol):
 
     def _check_body(self, now: float) -> None:
         """Refuse a body that comes too slowly; time in which we do not read does not count."""
-        if self._incoming is None or self._incoming is not self._current or not self._body_ends:
+        clock = self._body_clock
+        if clock is None or self._incoming is None or self._incoming is not self._current:
             return
-        settings = self._settings
         if self._read_paused:
-            self._body_ends += settings.tick_s
-            self._window_ends = now + settings.body_window_s
-            self._body_mark = self._body_bytes
-            return
-        if now > self._body_ends:
-            message = f"The request body took longer than {settings.body_total_s:g} s."
-            self._refuse(Refusal(408, "request_timeout", message))
-        elif now > self._window_ends:
-            if self._body_bytes - self._body_mark < settings.body_bytes_per_s * settings.body_window_s:
-                message = f"The request body came slower than {settings.body_bytes_per_s} bytes per second."
-                self._refuse(Refusal(408, "request_timeout", message))
-            self._window_ends = now + settings.body_window_s
-            self._body_mark = self._body_bytes
+            clock.stand_still(now, self._body_bytes)
+        elif why := clock.why_late(now, self._body_bytes):
+            self._refuse(timed_out(why))
 
     def _check_reader(self, now: float) -> bool:
         """Drop a client that takes (nearly) nothing of what waits for it. Returns whether anything waits."""
         waiting = self._transport.get_write_buffer_size()
         if not waiting:
-            self._stall_since = 0.0
+            self._reader_clock = None
             return False
-        settings = self._settings
-        taken = self._written - waiting
-        patience_s = settings.write_stall_s
-        if not self._stall_since or taken - self._stall_mark >= settings.write_bytes_per_s * patience_s:
-            self._stall_since = now
-            self._stall_mark = taken
-        elif now - self._stall_since >= patience_s - 2 * settings.tick_s:
+        clock, taken = self._reader_clock, self._written - waiting
+        if clock is None:
+            self._reader_clock = ReaderClock(self._settings, now, taken)
+        elif clock.is_stalled(now, taken):
             self.abort()
         return True
-
-
-def _bad_request(message: str) -> Refusal:
-    return Refusal(400, "bad_request", message)
-
-
-def _too_many_headers(limit: int) -> Refusal:
-    return Refusal(431, "headers_too_many", f"The request has more than {limit} header fields.")
-
-
-def _head_too_large(limit: int) -> Refusal:
-    return Refusal(431, "headers_too_large", f"The request head is larger than {limit} bytes.")
-
-
-def _body_too_large(limit: int) -> Refusal:
-    return Refusal(413, "body_too_large", f"The request body is larger than {limit} bytes.")

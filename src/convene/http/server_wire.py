@@ -1,17 +1,15 @@
 """The bytes of an HTTP/1.1 answer, and nothing that reads a socket or a clock: pure functions over bytes.
 
-Here: status lines, response header blocks, refusal bodies, request targets. Callers: `server_exchange.py` (answers of
-the application), `server_protocol.py` (requests, refusals).
+Here: status lines, response header blocks, request targets. Callers: `server_exchange.py` (answers of the application),
+`server_protocol.py` (requests), `server_refusals.py` (answers of the server itself).
 """
 
 from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
-
-import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,36 +138,3 @@ def _origin_form(target: bytes) -> bytes:
     authority_ends = min((at for at in (rest.find(b"/"), rest.find(b"?")) if at >= 0), default=len(rest))
     path = rest[authority_ends:]
     return path if path[:1] == b"/" else b"/" + path
-
-
-class Refusal(NamedTuple):
-    """An answer that the server gives by itself, before or instead of the application's."""
-
-    status: int
-    code: str
-    message: str
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-DRAINING: Final = Refusal(
-    503, "server_shutting_down", "The server is shutting down. Try again shortly.", ((b"retry-after", b"1"),)
-)
-FAILED: Final = Refusal(500, "internal_error", "The server had an error while answering. Try again.")
-
-
-def encode_refusal_body(status: int, code: str, message: str) -> bytes:
-    """Return the house's error object as JSON (ERRSHAPE-01; the top-level `message` is ASI:One's, ERR-08)."""
-    kind = "rate_limit_error" if status == HTTPStatus.TOO_MANY_REQUESTS else "invalid_request_error"
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        kind = "server_error"
-    error = {"message": message, "type": kind, "param": None, "code": code}
-    return msgspec.json.encode({"error": error, "message": message})
-
-
-def encode_refusal(refusal: Refusal, body: bytes, request_id: bytes, date_line: bytes, *, with_body: bool) -> bytes:
-    """Return a whole refusal: head and JSON body, `x-request-id` (OSDK-07) and `connection: close`."""
-    headers = ((b"content-type", b"application/json"), (b"x-request-id", request_id), *refusal.headers)
-    block = encode_fields(headers)[0]
-    framing = b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-    head = status_line(refusal.status) + date_line + block + framing
-    return head + body if with_body else head

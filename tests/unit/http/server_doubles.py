@@ -9,8 +9,8 @@ import msgspec
 
 from convene.http.server_guard import Edge
 from convene.http.server_protocol import Connection
+from convene.http.server_refusals import encode_refusal_body
 from convene.http.server_settings import ServerSettings
-from convene.http.server_wire import encode_refusal_body
 
 if TYPE_CHECKING:
     from convene.http.server_asgi import ASGIApp, Message, Receive, Scope, Send
