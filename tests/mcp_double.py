@@ -15,7 +15,9 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
+
+from loopback import Loopback
 
 ToolFunction = Callable[..., Any]
 KEY_FIELD: Final = "convene/idempotencyKey"
@@ -51,7 +53,7 @@ class DoubleTool:
         return shown | {"annotations": self.annotations} if self.annotations else shown
 
 
-class McpDouble:
+class McpDouble(Loopback):
     """The server. Use it as `async with McpDouble(tool, ...) as server`, and its `url` in `[mcp.NAME]`."""
 
     def __init__(
@@ -64,6 +66,7 @@ class McpDouble:
         port: int = 0,
     ) -> None:
         """`page` is the most tools of one page of the list; `key`, if given, must come as a bearer token."""
+        super().__init__(port)
         self.tools = {tool.name: tool for tool in tools}
         self.calls: list[Called] = []
         self.cancelled: list[int | str] = []
@@ -78,10 +81,7 @@ class McpDouble:
         self.before: list[dict[str, Any]] = []
         """Messages that go before each answer to a call; their ids and tokens are the test's affair."""
         self.sessions: set[str] = set()
-        self.port = port
         self._modern, self._streams, self._page, self._key = modern, streams, page, key
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
         self._listeners: set[asyncio.Queue[bytes]] = set()
         self._count = 0
 
@@ -94,29 +94,6 @@ class McpDouble:
     def by_key(self) -> Counter[str]:
         """How many calls had each idempotency key."""
         return Counter(one.key for one in self.calls)
-
-    async def __aenter__(self) -> Self:
-        await self.up()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.down()
-
-    async def up(self) -> None:
-        """Listen, at the same port as before if there was one."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
-
-    async def down(self) -> None:
-        """Close every connection and listen no more."""
-        if self._server is not None:
-            self._server.close()
-            for task in self._serving:
-                task.cancel()
-            if self._serving:
-                await asyncio.wait(self._serving)
-            await self._server.wait_closed()
-            self._server = None
 
     def forget(self) -> None:
         """Know no session any more."""
@@ -138,11 +115,6 @@ class McpDouble:
     def listeners(self) -> int:
         """How many streams are open on which changes are told."""
         return len(self._listeners)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

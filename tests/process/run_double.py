@@ -14,8 +14,9 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final
 
+from loopback import Loopback
 from mcp_double import DoubleTool, McpDouble
 
 CALLS: Final = (2, 2, 2, 2, 2, 1, 1, 0)
@@ -52,34 +53,24 @@ class Seen:
     answered: list[tuple[str, int]] = field(default_factory=list)
 
 
-class RunDouble:
+class RunDouble(Loopback):
     """The double, on a loopback port of its own. `seen` has every run by the word in its prompt."""
 
     def __init__(self, tool: str = "effect") -> None:
         """`tool`: what the model calls."""
+        super().__init__()
         self._tool = tool
         self.seen: dict[str, Seen] = {}
-        self.base_url = ""
         self.arrivals = 0
         self._stop: tuple[str, int, str] | None = None
         self._delay_s = 0.0
         self._reached = asyncio.Event()
-        self._server: asyncio.Server | None = None
         self._never = asyncio.Event()
-        self._serving: set[asyncio.Task[None]] = set()
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._serving:
-            task.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
+    @property
+    def base_url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}"
 
     def stop_at(self, kind: str, number: int, moment: str, delay_s: float = 0.0) -> None:
         """Stop at the first arrival of this step: `before` it is answered, or `after`, so many seconds later."""
@@ -109,11 +100,6 @@ class RunDouble:
         integer = {"type": "integer"}
         schema = {"type": "object", "properties": {"run": {"type": "string"}, "n": integer}, "required": ["run", "n"]}
         return DoubleTool(name="effect", run=effect, schema=schema)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):

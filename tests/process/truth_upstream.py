@@ -16,7 +16,9 @@ import json
 import re
 import time
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
+
+from loopback import Loopback
 
 TOKEN: Final = "ab "
 STALL_S: Final = 30.0
@@ -51,40 +53,25 @@ def prompt_of(name: str, tokens: int, pace_ms: int, fault: str = "none", at: int
     return f"{ordered} calls={calls}" if calls else ordered
 
 
-class TruthUpstream:
+class TruthUpstream(Loopback):
     """The double, on a loopback port of its own. `attempts` has all it was asked, by the id in the prompt."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.attempts: dict[str, list[Attempt]] = {}
         self.effects: list[str] = []
         """Whose effects were begun, by the id in the prompt, in their order."""
         self.effect_s = 0.0
-        self.base_url = ""
-        self._server: asyncio.Server | None = None
-        self._serving: set[asyncio.Task[None]] = set()
 
     @property
     def under_way(self) -> int:
         """How many answers are being written."""
         return sum(not one.ended_at for tried in self.attempts.values() for one in tried[-1:])
 
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._serving:
-            task.cancel()
-        if self._serving:
-            await asyncio.wait(self._serving)
-
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+    @property
+    def base_url(self) -> str:
+        """Where it is."""
+        return f"http://127.0.0.1:{self.port}/v1"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
