@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from openai import AsyncOpenAI
 from bridge import open_client
 from convene.app import App
 from convene.clock import SystemClock
-from convene.config import Config, Edge, Engine, Scripted
+from convene.config import Config, Edge, Engine, Scripted, Search
+from market_doubles import Market
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -99,3 +101,20 @@ async def served(serve: Callable[..., AbstractAsyncContextManager[Served]]) -> A
     """One application with a key, on the scripted models."""
     async with serve() as one:
         yield one
+
+
+@pytest.fixture
+def play(serve: Any, tmp_path: Path) -> Any:  # noqa: ANN401 -- a fixture's factory
+    """Return a way to serve the model `asi1`, which says these turns, with this market in the house."""
+
+    @asynccontextmanager
+    async def start(*turns: list[dict[str, Any]], box: Market | None = None, **fields: Any) -> Any:  # noqa: ANN401
+        file = tmp_path / "played.json"
+        file.write_text(json.dumps({"models": [{"name": "asi1", "turns": [{"steps": steps} for steps in turns]}]}))
+        market = box or Market(anybody=False)
+        settings = {"scripted": Scripted(enabled=True, file=str(file)), "search": Search(enabled=False)} | fields
+        async with serve(box=market, **settings) as served:
+            served.app.answering.lookup._agents = market
+            yield served
+
+    return start

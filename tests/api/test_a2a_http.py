@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from api.test_a2a_server import fault, message, play, post, result, words_of
+from api.test_a2a_server import fault, message, post, result, words_of
 from api.test_agents import text
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from api.conftest import Served
 
-__all__ = ["play"]
 MEDIA = "application/a2a+json"
 
 

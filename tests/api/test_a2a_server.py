@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from api.test_agents import call, text
-from convene.config import Plan, Scripted, Search
+from convene.config import Plan
 from market_doubles import ADDRESS, OTHER, Market
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import httpx2
 
     from api.conftest import Served
@@ -30,23 +27,6 @@ NAMES = {
     "push": ("CreateTaskPushNotificationConfig", "tasks/pushNotificationConfig/set"),
     "card": ("GetExtendedAgentCard", "agent/getAuthenticatedExtendedCard"),
 }
-
-
-@pytest.fixture
-def play(serve: Any, tmp_path: Path) -> Any:  # noqa: ANN401 -- a fixture's factory
-    """Return a way to serve the model `asi1`, which says these turns, with this market in the house."""
-
-    @asynccontextmanager
-    async def start(*turns: list[dict[str, Any]], box: Market | None = None, **fields: Any) -> Any:  # noqa: ANN401
-        file = tmp_path / "played.json"
-        file.write_text(json.dumps({"models": [{"name": "asi1", "turns": [{"steps": steps} for steps in turns]}]}))
-        market = box or Market(anybody=False)
-        settings = {"scripted": Scripted(enabled=True, file=str(file)), "search": Search(enabled=False)} | fields
-        async with serve(box=market, **settings) as served:
-            served.app.answering.lookup._agents = market
-            yield served
-
-    return start
 
 
 def message(words: str, wire: str = "1.0", **fields: object) -> dict[str, Any]:

@@ -13,12 +13,11 @@ from mcp.client.streamable_http import streamable_http_client
 
 from api.conftest import BASE
 from api.test_agents import call, text
-from convene.config import Plan, Scripted, Search
+from convene.config import Plan
 from market_doubles import ADDRESS, OTHER, Market
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     import httpx2
 
@@ -41,23 +40,6 @@ async def client(served: Served, mode: str = "auto", key: str = "") -> AsyncIter
     transport = streamable_http_client(f"{BASE}/mcp", http_client=served.http)
     async with Client(transport, mode=mode, read_timeout_seconds=20) as one:
         yield one
-
-
-@pytest.fixture
-def play(serve: Any, tmp_path: Path) -> Any:  # noqa: ANN401 -- a fixture's factory
-    """Return a way to serve the model `asi1`, which says these turns, with this market in the house."""
-
-    @asynccontextmanager
-    async def start(*turns: list[dict[str, Any]], box: Market | None = None, **fields: Any) -> Any:  # noqa: ANN401
-        file = tmp_path / "played.json"
-        file.write_text(json.dumps({"models": [{"name": "asi1", "turns": [{"steps": steps} for steps in turns]}]}))
-        market = box or Market(anybody=False)
-        settings = {"scripted": Scripted(enabled=True, file=str(file)), "search": Search(enabled=False)} | fields
-        async with serve(box=market, **settings) as served:
-            served.app.answering.lookup._agents = market
-            yield served
-
-    return start
 
 
 async def post(served: Served, message: Any, headers: dict[str, str] | None = None) -> httpx2.Response:  # noqa: ANN401
