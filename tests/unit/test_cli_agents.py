@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -14,40 +13,24 @@ from agent_listings import agent, listings
 from convene.agents.base import AgentCard
 from convene.app_callers import Callers
 from convene.cli_agents import agents
-from convene.clock import SystemClock
 from convene.errors import Failed
 from convene.registry.base_operator import Heard
 from convene.registry.operator import Operator
 from convene.store.base_market import Seen
-from convene.store.sqlite import SqliteStore
+from data_folder import DataFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from convene.registry.base_search import Hit
+    from convene.store.sqlite import SqliteStore
 
 FAR_US = 4_000_000_000_000_000
 URL = "http://127.0.0.1:9/card"
 
 
-class Folder:
+class Folder(DataFolder):
     """A data folder, and the verbs on it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def fill(self, work: Callable[[SqliteStore], Awaitable[None]]) -> None:
-        """Do something with the store."""
-
-        async def run() -> None:
-            store = await SqliteStore.open(self.folder / "convene.db", SystemClock())
-            try:
-                await work(store)
-            finally:
-                await store.aclose()
-
-        asyncio.run(run())
 
     def run(self, *words: str, code: int = 0) -> str:
         """Run a verb and return what it prints, talk included."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -15,35 +14,24 @@ from convene.events import TextDelta
 from convene.serving.keyring import KeyRing
 from convene.serving.runs import KeptRuns
 from convene.serving.sessions import Conversations
-from convene.store.sqlite import SqliteStore
 from convene.usage import Usage
+from data_folder import DataFolder
 from run_doubles import a_round, an_answer, job
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     import click
 
+    from convene.store.sqlite import SqliteStore
 
-class Folder:
+
+class Folder(DataFolder):
     """A data folder with two owners, and the verbs on it."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self.owners: list[str] = []
-
-    def fill(self, work: Callable[[SqliteStore], Awaitable[None]]) -> None:
-        """Do something with the store."""
-
-        async def run() -> None:
-            store = await SqliteStore.open(self.folder / "convene.db", SystemClock())
-            try:
-                await work(store)
-            finally:
-                await store.aclose()
-
-        asyncio.run(run())
 
     def run(self, group: click.Group, *words: str, code: int = 0) -> str:
         """Run a verb and return what it prints, talk included."""
