@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal, Self
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+DEADLINE_S = 60.0
 State = Literal["open", "mute", "shut"]
 
 
@@ -84,3 +85,12 @@ class Gate:
                     target.write(data)
                     await target.drain()
         target.close()
+
+
+async def until(look: Callable[[], Awaitable[object]]) -> None:
+    """Ask the database again and again until it says so."""
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(1_000_000):
+            if await look():
+                return
+            await asyncio.sleep(0)

@@ -15,13 +15,14 @@ from convene.store.base_ledger import Entry, Filter, Intent
 from convene.store.ledger_rows import MOST
 from convene.store.postgres import PostgresStore
 from ledger_samples import ALL, ended, entry, intent, summed
-from postgres_gate import Gate
+from postgres_gate import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from convene.store.base_ledger import Ledger
     from convene.store.postgres_ledger import PostgresLedger
+    from postgres_gate import Gate
 
 DEADLINE_S = 30.0
 EVERYTHING = Filter(whose=ALL)
@@ -34,22 +35,8 @@ async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
     await opened.aclose()
 
 
-@pytest.fixture
-async def gate(postgres_url: str) -> AsyncIterator[Gate]:
-    async with Gate.open(postgres_url) as opened:
-        yield opened
-
-
 async def all_of(books: Ledger) -> list[Entry]:
     return [one async for one in books.entries(EVERYTHING)]
-
-
-async def until(look: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        for _ in range(1_000_000):
-            if await look():
-                return
-            await asyncio.sleep(0)
 
 
 async def rows_of_intents(store: PostgresStore) -> int:

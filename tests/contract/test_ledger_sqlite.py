@@ -88,6 +88,13 @@ async def books(path: Path) -> AsyncIterator[Books]:
     await opened.aclose()
 
 
+async def silent_and_living(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[SqliteStore, SqliteStore, FakeClock]:
+    """Open two stores on one file: time stands still for the first, and is moved by the test for the second."""
+    monkeypatch.setattr(presence, "WAKE_S", 0.0)
+    now = FakeClock(seed=1)
+    return await SqliteStore.open(path, FakeClock(seed=2)), await SqliteStore.open(path, now), now
+
+
 async def until(event: threading.Event) -> None:
     assert await asyncio.to_thread(event.wait, WAIT_S)
 
@@ -437,9 +444,7 @@ async def test_what_a_closed_store_left_open_is_an_orphan_at_once(path: Path, cl
 async def test_a_writer_that_shows_no_life_is_dead_and_one_that_does_is_not(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "WAKE_S", 0.0)
-    now = FakeClock(seed=1)
-    silent, living = await SqliteStore.open(path, FakeClock(seed=2)), await SqliteStore.open(path, now)
+    silent, living, now = await silent_and_living(path, monkeypatch)
     await silent.ledger.begin(intent(1))
     await living.ledger.begin(intent(2))
     now.move(30.0)
@@ -580,9 +585,7 @@ async def test_turns_of_the_slots_lose_nothing_and_carry_what_is_open(
 async def test_the_log_of_one_that_is_silent_stays_while_its_process_holds_it(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presence, "WAKE_S", 0.0)
-    now = FakeClock(seed=1)
-    silent, living = await SqliteStore.open(path, FakeClock(seed=2)), await SqliteStore.open(path, now)
+    silent, living, now = await silent_and_living(path, monkeypatch)
     await silent.ledger.begin(intent(1))
     await silent.ledger.begin(intent(2))
     now.move(30.001)

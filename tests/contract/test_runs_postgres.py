@@ -12,13 +12,14 @@ from convene.errors import StoreFault
 from convene.store import postgres_runs, sql_runs
 from convene.store.base_runs import Hold
 from convene.store.postgres import PostgresStore
-from postgres_gate import Gate
+from postgres_gate import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from convene.store.postgres_wire import Session
     from convene.store.sql_runs import Work
+    from postgres_gate import Gate
 
 DEADLINE_S = 60.0
 
@@ -28,12 +29,6 @@ async def store(postgres_url: str) -> AsyncIterator[PostgresStore]:
     opened = await PostgresStore.open(postgres_url)
     yield opened
     await opened.aclose()
-
-
-@pytest.fixture
-async def gate(postgres_url: str) -> AsyncIterator[Gate]:
-    async with Gate.open(postgres_url) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -57,14 +52,6 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(postgres_runs.PostgresRuns, "_send", staticmethod(noting))
     return sizes
-
-
-async def until(look: Callable[[], Awaitable[object]]) -> None:
-    async with asyncio.timeout(DEADLINE_S):
-        for _ in range(1_000_000):
-            if await look():
-                return
-            await asyncio.sleep(0)
 
 
 async def test_what_a_turn_of_the_loop_calls_is_one_transaction(store: PostgresStore, groups: list[int]) -> None:
