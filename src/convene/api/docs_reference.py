@@ -102,6 +102,9 @@ def _operation(title: str, operation: Json) -> Iterator[str]:
 
 
 def _named(schema: Json) -> str:
+    """Return the shapes of a body, or of what the events of a stream hold, as links."""
+    data = schema.get("properties", {}).get("data", {})
+    schema = next((one["contentSchema"] for one in data.get("anyOf", [data]) if "contentSchema" in one), schema)
     names = [type_of(one) for one in schema.get("oneOf", [schema])]
     return " or ".join(f"[{name}](#{name.lower()})" for name in names)
 

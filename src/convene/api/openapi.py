@@ -42,13 +42,20 @@ ANYTHING: Final = {"$comment": "any JSON value"}
 """msgspec takes no empty schema for a type, so this stands for one until `_plain` empties it."""
 
 FRAMES: Final = (
-    "Frames `data: ` and a ChatChunk, each followed by an empty line, then `data: [DONE]`. A fault in mid-stream is a "
-    "StreamFault. Lines that begin with a colon keep the connection alive."
+    "One event: `data: ` and a ChatChunk, then an empty line; the last one is `data: [DONE]`. A fault in mid-stream is "
+    "a StreamFault. Lines that begin with a colon keep the connection alive."
 )
 PICTURES: Final = (
-    "Frames `event: ` and `data: `, each followed by an empty line: one for each picture when it is finished, or one "
+    "One event: `event: ` and `data: `, then an empty line; one for each picture when it is finished, or one "
     "PictureFault. Lines that begin with a colon are comments; `: progress 3/20` says how far the work is."
 )
+DONE: Final[Json] = {"const": "[DONE]"}
+EVENT_ID: Final[Json] = {
+    "type": "string",
+    "pattern": "^[0-9]+$",
+    "description": "Where a reader may go on who comes back: `after` or `Last-Event-ID`. Only some events have one.",
+}
+EVENT_NAME: Final[Json] = {"type": "string", "description": "The `type` of what is in `data`."}
 EVERYWHERE: Final = (405, 408, 414, 431, 500)
 WITH_KEY: Final = (401, 403)
 WITH_BODY: Final = (400, 413, 415)
@@ -175,14 +182,29 @@ def _responses(route: Route) -> Json:
 
 
 def _frames(route: Route) -> Json:
-    """Return what an answer that streams is made of, where the route can."""
+    """Return what one event of an answer that streams is, where the route can stream.
+
+    OpenAPI 3.1 does not say how a schema is held against a stream of events. This follows what 3.2 says of each item:
+    an event is an object of its fields, `data` a text, and what that text is as JSON stands in its `contentSchema`.
+    """
     if route.frames is not None:
-        schema = {"description": PICTURES, "oneOf": [_ref(route.frames.__name__), _ref("PictureFault")]}
+        schema = _event(PICTURES, _json_text(route.frames.__name__, "PictureFault"), event=EVENT_NAME)
     elif route.streams:
-        schema = {"description": FRAMES, "oneOf": [_ref("ChatChunk"), _ref("StreamFault")]}
+        numbered = {"id": EVENT_ID} if route.takes is None else {}  # a stream that was asked for before: a run's
+        schema = _event(FRAMES, {"anyOf": [_json_text("ChatChunk", "StreamFault"), DONE]}, **numbered)
     else:
         return {}
     return {"text/event-stream": {"schema": schema}}
+
+
+def _event(text: str, data: Json, **more: Json) -> Json:
+    return {"description": text, "type": "object", "properties": {"data": data, **more}, "required": ["data"]}
+
+
+def _json_text(*names: str) -> Json:
+    """Return the schema of a text that is JSON of one of these shapes."""
+    content = {"oneOf": [_ref(name) for name in names]}
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
 
 
 def _error(status: int, text: str) -> Json:

@@ -206,8 +206,10 @@ def test_chat_names_the_session_header_and_the_stream(described: dict[str, Any])
     assert repeats == {"$ref": "#/components/parameters/idempotency"}
     content = chat["responses"]["200"]["content"]
     assert content["application/json"]["schema"]["$ref"].endswith("/ChatReply")
-    names = [one["$ref"].rpartition("/")[2] for one in content["text/event-stream"]["schema"]["oneOf"]]
-    assert names == ["ChatChunk", "StreamFault"]
+    event = content["text/event-stream"]["schema"]["properties"]
+    held, end = event["data"]["anyOf"]
+    assert [one["$ref"].rpartition("/")[2] for one in held["contentSchema"]["oneOf"]] == ["ChatChunk", "StreamFault"]
+    assert end == {"const": "[DONE]"}
 
 
 def test_a_parameter_in_the_path_is_required_and_text(described: dict[str, Any]) -> None:
