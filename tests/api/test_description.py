@@ -1,8 +1,9 @@
-"""What the server answers is what `/openapi.json` says: each event of each stream."""
+"""What the server answers is what `/openapi.json` says: each event of each stream, and statuses once found missing."""
 
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
@@ -90,3 +91,20 @@ async def test_the_events_of_pictures_are_what_is_described(serve: Serve, path: 
         events = await streamed(served, "POST", path, json=PICTURE | {"model": "demo", "n": 2, "stream": True})
     assert [event["event"] for event in events] == ["image_generation.completed", "error"]
     assert [found for event in events if (found := faults(document, path, event))] == []
+
+
+@pytest.mark.req("API-07")
+async def test_a_refusal_by_the_state_of_what_is_named_has_a_status_that_is_described(served: Served) -> None:
+    made = {}
+    for path, body in (("keys", {"name": "spare"}), ("users", {"email": "ann@example.com", "role": "admin"})):
+        answer = await served.http.post(f"/v1/admin/{path}", json=body, headers=served.auth)
+        made[path] = answer.json()["id"]
+    assert (await served.http.delete(f"/v1/keys/{made['keys']}", headers=served.auth)).status_code == 200
+    document = await described(served)
+    for method, path, name, code in (
+        ("POST", "/v1/keys/{key}/rotate", made["keys"], "key_revoked"),
+        ("DELETE", "/v1/admin/users/{user}", made["users"], "last_admin"),
+    ):
+        answer = await served.http.request(method, re.sub("{.*}", name, path), headers=served.auth)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, code)
+        assert "400" in document["paths"][path][method.lower()]["responses"]

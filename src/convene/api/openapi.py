@@ -174,6 +174,8 @@ def _responses(route: Route) -> Json:
         statuses.add(503)
     if route.may_miss:
         statuses.add(404)
+    if route.refuses:
+        statuses.add(400)
     for status in sorted(statuses):
         answers[str(status)] = {"$ref": f"#/components/responses/{status}"}
     if route.gives is None and route.path.endswith("readyz"):

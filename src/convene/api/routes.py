@@ -50,6 +50,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """What an answer that streams is made of, where it is no chat."""
     names: bool = False
     """Its query or body names something that may not exist; one in the path always may not."""
+    refuses: bool = False
+    """May answer 400 though it takes nothing that could be wrong: what it names is not in a state for it."""
     repeatable: bool = False
     """Knows `Idempotency-Key`."""
     tag: str = "Chat"

@@ -33,12 +33,14 @@ def _own(to: Endpoints) -> tuple[Route, ...]:
             takes=shapes.KeyBody,
             gives=shapes.ApiKey,
         ),
-        _row(
-            "POST",
-            "/v1/keys/{key}/rotate",
-            to.rotate_key,
-            "Give a key another secret; the answer shows it, once",
-            gives=shapes.ApiKey,
+        _refusing(  # a key that is revoked stays so
+            _row(
+                "POST",
+                "/v1/keys/{key}/rotate",
+                to.rotate_key,
+                "Give a key another secret; the answer shows it, once",
+                gives=shapes.ApiKey,
+            )
         ),
         _row(
             "PATCH",
@@ -60,7 +62,8 @@ def _admins(to: Endpoints) -> tuple[Route, ...]:
         _row("GET", users, to.list_users, "List users", gives=shapes.AccountList, query=PAGED),
         _row("POST", users, to.add_user, "Make a user; the answer has the link for its password", body, gives),
         _row("PATCH", user, to.change_user, "Change a user", shapes.UserChangeBody, gives),
-        _row("DELETE", user, to.disable_user, "Disable a user and its keys", gives=shapes.Deleted),
+        # the last admin stays one
+        _refusing(_row("DELETE", user, to.disable_user, "Disable a user and its keys", gives=shapes.Deleted)),
         _row("POST", f"{user}/link", to.reset_link, "Make a link for a new password", gives=shapes.Invitation),
         _row("GET", teams, to.list_teams, "List teams", gives=shapes.TeamList, query=PAGED),
         _row("POST", teams, to.add_team, "Make a team", shapes.TeamBody, shapes.TeamReply),
@@ -102,3 +105,7 @@ def _row(
         browser=True,
         names=takes in NAMING,
     )
+
+
+def _refusing(route: Route) -> Route:
+    return msgspec.structs.replace(route, refuses=True)
