@@ -42,11 +42,12 @@ class Suite:
     passes: int
     """At least so many tests pass: a suite that ran nothing has not passed."""
     known: Mapping[str, str] = field(default_factory=dict)
-    """Tests that may fail, each with the reason. On a scripted server they must, else the entry is out of date."""
+    """Tests that may fail, each with the reason. On a scripted server they must, else the entry is out of date; of a
+    fuzzer's findings that is not asked, as in its time it may not come upon them."""
 
 
 CHAT: Final = "POST /v1/chat/completions"
-ALLOWED: Final = ("Wrong response to undeclared method", "Allow header mismatch")
+UNDECLARED: Final = "Wrong response to undeclared method"
 UNLISTED: Final = "GET says that completions are not kept (OAI-25); no operation worth describing"
 UNDESCRIBED: Final = "Agentverse's own paths for listings, which agents know and our document leaves to theirs"
 SKIPPED: Final = 3
@@ -54,13 +55,8 @@ WORDS: Final[Mapping[int, str]] = {0: "as expected", 1: "not as expected", 2: "n
 TINY: Final = "the tiny model babbles on to the limit of 200 tokens inside free JSON"
 
 KNOWN_OF_OURS: Final[Mapping[str, str]] = {
-    **{f"{CHAT}: {title}": UNLISTED for title in ALLOWED},
-    **{f"GET /v1/agents{rest}: {ALLOWED[0]}": UNDESCRIBED for rest in ("", "/{agent}")},
-    "GET /v1/runs/{run}: SSE event violates schema": "it holds whole events against the schema of their data",
-}
-
-NAMELESS: Final[Mapping[str, str]] = {
-    f"{CHAT}: Unknown discriminator value": "the document tells calls apart by `type`, but does not name its values",
+    f"{CHAT}: {UNDECLARED}": UNLISTED,
+    **{f"GET /v1/agents{rest}: {UNDECLARED}": UNDESCRIBED for rest in ("", "/{agent}")},
 }
 
 SUITES: Final[tuple[Suite, ...]] = (
@@ -75,10 +71,10 @@ SUITES: Final[tuple[Suite, ...]] = (
     Suite("node-current-searching", "searching", suites.search_node_current, 17),
     Suite("node-previous-searching", "searching", suites.search_node_previous, 17),
     Suite("langchain-searching", "searching", suites.search_langchain, 7),
-    Suite("fuzz-openai-document", "scripted", suites.fuzz_openai, 4, NAMELESS),
-    Suite("fuzz-openai-streams", "scripted", suites.fuzz_openai_streams, 1, NAMELESS),
-    Suite("fuzz-own-document", "scripted", suites.fuzz_own, 6, KNOWN_OF_OURS),
-    Suite("fuzz-own-streams", "scripted", suites.fuzz_own_streams, 1),
+    Suite("fuzz-openai-document", "scripted", suites.fuzz_openai, 4),
+    Suite("fuzz-openai-streams", "scripted", suites.fuzz_openai_streams, 1),
+    Suite("fuzz-own-document", "scripted", suites.fuzz_own, 56, KNOWN_OF_OURS),
+    Suite("fuzz-own-streams", "scripted", suites.fuzz_own_streams, 2),
     Suite("openai-3-embedded", "embedded", suites.run_openai_3, 19),
     Suite("openai-2-embedded", "embedded", suites.run_openai_2, 19),
     Suite("node-current-embedded", "embedded", suites.run_node_current, 25),

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 LIMIT_S: Final = 1800.0
 """The longest any suite may take: a tiny model on a busy machine is slow."""
 FUZZ_S: Final = 60
+FUZZ_OWN_S: Final = 180
+"""The fuzzer shares its time out evenly among operations, and with a minute the chat's share ends among its bodies."""
 SEED: Final = 1
 DOCUMENT: Final = "CONVENE_OPENAI_DOCUMENT"
 DOCUMENT_HINT: Final = (
@@ -154,11 +156,11 @@ def fuzz_openai_streams(name: str, server: Server) -> Outcome:
 
 def fuzz_own(name: str, server: Server) -> Outcome:
     """Schemathesis on the server's own `/openapi.json`."""
-    return _fuzz(name, server, _own_document(server), CHECKS_OF_OURS)
+    return _fuzz(name, server, _own_document(server), CHECKS_OF_OURS, FUZZ_OWN_S)
 
 
 def fuzz_own_streams(name: str, server: Server) -> Outcome:
-    """Schemathesis on the streams of the server's own `/openapi.json`."""
+    """Schemathesis on the streams of the server's own `/openapi.json`: a chat, and a run that has ended."""
     return _fuzz(name, server, keep_streams(_own_document(server)), CHECKS_OF_OPENAI)
 
 
@@ -174,18 +176,31 @@ def _openai_document(server: Server) -> dict[str, Any]:
 
 
 def _own_document(server: Server) -> dict[str, Any]:
-    with urllib.request.urlopen(f"{server.root}/openapi.json", timeout=30) as answer:  # noqa: S310 - our own server
-        return sharpen_own(json.load(answer), server)
+    """Return our document with names that exist: of a run that was asked for here and a key that was made here."""
+    search = {"model": "asi1", "messages": [{"role": "user", "content": "hello"}], "web_search_options": {}}
+    run = _ask(server, "/v1/chat/completions", search)["metadata"]["run_id"]
+    key = _ask(server, "/v1/admin/keys", {"name": "spare"})["id"]
+    return sharpen_own(_ask(server, "/openapi.json"), server, run, key)
 
 
-def _fuzz(name: str, server: Server, document: dict[str, Any], checks: Sequence[str]) -> Outcome:
+def _ask(server: Server, path: str, body: object = None) -> dict[str, Any]:
+    """Return what the server answers to a GET, or to a POST of a body."""
+    headers = {"Authorization": f"Bearer {server.key}", "Content-Type": "application/json"}
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{server.root}{path}", data, headers)  # noqa: S310 - our own server
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - the same
+        found: dict[str, Any] = json.load(answer)
+    return found
+
+
+def _fuzz(name: str, server: Server, document: dict[str, Any], checks: Sequence[str], seconds: int = FUZZ_S) -> Outcome:
     python = ensure_python("schemathesis")
     folder = _folder(name)
     (folder / "openapi.json").write_text(json.dumps(document), "utf-8")
     command = [str(python.parent / "schemathesis"), "run", "openapi.json", "--url", server.root]
     command += ["-H", f"Authorization: Bearer {server.key}", "-n", "30", "--phases", "examples,coverage,fuzzing"]
     command += ["-c", ",".join(checks), "--continue-on-failure", "--suppress-health-check", "all", "--no-color"]
-    command += ["--max-time", str(FUZZ_S), "--seed", str(SEED), "--report", "junit,har"]
+    command += ["--max-time", str(seconds), "--seed", str(SEED), "--report", "junit,har"]
     command += ["--report-junit-path", "report.xml", "--report-har-path", "traffic.har"]
     output = _start(command, folder, server)
     return read_schemathesis(folder / "report.xml", output)
