@@ -21,7 +21,7 @@ ADDRESS = "agent1q" + "w" * 58
 OTHER = "agent1q" + "z" * 58
 END = Heard(kind="end")
 
-Script = "Sequence[float | str | Heard]"
+Script = "Sequence[float | asyncio.Event | str | Heard]"
 
 
 def found(name: str, address: str, **fields: object) -> Found:
@@ -36,7 +36,7 @@ class Market:
     """An `AgentDesk` and a `Toolbox` of its two tools."""
 
     def __init__(self, *, anybody: bool = True) -> None:
-        self.agents: dict[str, tuple[Found, Sequence[float | str | Heard]]] = {}
+        self.agents: dict[str, tuple[Found, Sequence[float | asyncio.Event | str | Heard]]] = {}
         self.asked: list[Asking] = []
         self.notes: list[tuple[str, AgentOutcome]] = []
         self.given_up: list[tuple[str, str]] = []
@@ -45,8 +45,10 @@ class Market:
         """Names of agents that do not acknowledge."""
         self._anybody = anybody
 
-    def add(self, name: str, *script: float | str | Heard, address: str = ADDRESS, **fields: object) -> Market:
-        """Add an agent: a number waits, a text is said, anything else is heard as it is; it ends by itself."""
+    def add(
+        self, name: str, *script: float | asyncio.Event | str | Heard, address: str = ADDRESS, **fields: object
+    ) -> Market:
+        """Add an agent: a number waits so many seconds, an event until it is set, a text is said, all else is heard."""
         self.agents[address] = (found(name, address, **fields), script)
         return self
 
@@ -74,6 +76,8 @@ class Market:
         for step in self.agents[agent.address][1]:
             if isinstance(step, int | float):
                 await asyncio.sleep(step)
+            elif isinstance(step, asyncio.Event):
+                await step.wait()
             else:
                 yield Heard(kind="text", text=step) if isinstance(step, str) else step
                 if isinstance(step, Heard) and step.kind in {"error", "needs_input", "payment", "end"}:
