@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx2
 import pytest
 
 from conformance.environments import Absent, clean_environment, ensure_python
-from servers import do_without, free_port
+from process.served import WAIT_S, ScriptedServer
+from servers import do_without
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 CALLER = Path(__file__).with_name("a2a_caller.py")
-WAIT_S = 60.0
-"""No test takes it; it turns one that hangs into one that fails."""
-CONFIG = """
-port = {port}
-[engine]
-enabled = false
-[scripted]
-enabled = true
-file = "{script}"
-[search]
-enabled = false
+SETTINGS = """
 [agents.answering]
 model = "played"
 """
@@ -51,46 +38,16 @@ SCRIPT = {
 WIRES = pytest.mark.parametrize("wire", ["1.0", "0.3", "1.0-http"])
 
 
-class Server:
-    """A real server, which can be killed and started again."""
+class Server(ScriptedServer):
+    """A real server, and the official client."""
 
     def __init__(self, folder: Path, python: Path) -> None:
-        self.port = free_port()
-        self.key = ""
-        self._folder = folder
+        super().__init__(folder, SCRIPT, SETTINGS)
         self._python = python
-        self._process: asyncio.subprocess.Process | None = None
-        script, config = folder / "script.json", folder / "convene.toml"
-        script.write_text(json.dumps(SCRIPT))
-        config.write_text(CONFIG.format(port=self.port, script=script))
-        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
-        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
-
-    async def start(self) -> None:
-        with (self._folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
-            )
-        async with asyncio.timeout(WAIT_S):
-            while not self._answers():
-                assert self._process.returncode is None, (self._folder / "log").read_text()
-                await asyncio.sleep(0.05)
-        self.key = self.key or (self._folder / "log").read_text().partition("Authorization: Bearer ")[2].split("'")[0]
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"http://127.0.0.1:{self.port}/livez").status_code == 200
-        return False
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
 
     async def play(self, wire: str, scene: str, *words: str, key: str = "") -> Any:  # noqa: ANN401 -- JSON
         """Run a scene of the official client and return what came."""
-        command = [str(CALLER), f"http://127.0.0.1:{self.port}", key or self.key, wire, scene, *words]
+        command = [str(CALLER), self.url, key or self.key, wire, scene, *words]
         process = await asyncio.create_subprocess_exec(
             str(self._python), *command, stdout=asyncio.subprocess.PIPE, env=clean_environment()
         )
@@ -115,10 +72,8 @@ def python() -> Path:
 
 @pytest.fixture
 async def server(tmp_path: Path, python: Path) -> AsyncIterator[Server]:
-    one = Server(tmp_path, python)
-    await one.start()
-    yield one
-    await one.kill()
+    async with Server(tmp_path, python) as one:
+        yield one
 
 
 @pytest.mark.req("A2A-01", "A2A-04", "A2A-05", "A2A-08", "A2A-09")

@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx2
 import pytest
 
 from conformance.environments import Absent, clean_environment, ensure_python
+from process.served import WAIT_S, ScriptedServer, words
 from servers import do_without, free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
 HOUSE = Path(__file__).with_name("a2a_house.py")
-WAIT_S = 60.0
-"""No test takes it; it turns one that hangs into one that fails."""
 SENTENCE = "I've sent the message"
 NAMES = (
     *("stream", "whole", "rest", "restwhole", "old", "oldwhole", "oldrest", "slow", "slowwhole", "oldslow"),
     *("ask", "oldask", "askwhole", "picture", "message"),
 )
-CONFIG = """
-port = {port}
-[engine]
-enabled = false
-[scripted]
-enabled = true
-file = "{script}"
-[search]
-enabled = false
+SETTINGS = """
 [agentic]
 agent_wait_s = {wait_s}
 [agent.locked]
@@ -115,52 +103,15 @@ def _answers(url: str) -> bool:
     return False
 
 
-class Server:
-    """A real server, which can be killed and started again."""
+class Server(ScriptedServer):
+    """A real server that knows the agents by name."""
 
     def __init__(self, folder: Path, house: House, wait_s: float) -> None:
-        self.port = free_port()
-        self.key = ""
-        self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
-        script = folder / "script.json"
-        script.write_text(json.dumps(SCRIPT))
-        config = folder / "convene.toml"
-        text = CONFIG.format(port=self.port, script=script, house=house.url, wait_s=wait_s)
-        for name in NAMES:
-            text += f'[agent.{name}]\nurl = "{house.url}/{name}"\n'
-        config.write_text(text)
-        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
-        self.environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+        known = "".join(f'[agent.{name}]\nurl = "{house.url}/{name}"\n' for name in NAMES)
+        super().__init__(folder, SCRIPT, SETTINGS.format(house=house.url, wait_s=wait_s) + known)
 
-    async def start(self) -> None:
-        with (self._folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self.environ, cwd=self._folder
-            )
-        async with asyncio.timeout(WAIT_S):
-            while not _answers(f"http://127.0.0.1:{self.port}/readyz"):
-                assert self._process.returncode is None, self.log
-                await asyncio.sleep(0.05)
-        self.key = self.key or self.log.partition("Authorization: Bearer ")[2].split("'")[0]
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
-
-    @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text()
-
-    async def post(self, body: dict[str, Any], session: str = "") -> Any:  # noqa: ANN401 -- a reply as JSON
-        headers = {"Authorization": f"Bearer {self.key}"} | ({"x-session-id": session} if session else {})
-        async with httpx2.AsyncClient(timeout=90) as client:
-            url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-            answer = await client.post(url, json=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+    def is_ready(self) -> bool:
+        return self.answers("/readyz")
 
     async def say(self, text: str, session: str = "") -> str:
         message = {"role": "user", "content": text}
@@ -174,18 +125,10 @@ class Server:
         return told
 
 
-def words(reply: Any) -> str:  # noqa: ANN401 -- a reply as JSON
-    return str(reply["choices"][0]["message"]["content"])
-
-
 @contextlib.asynccontextmanager
 async def serving(folder: Path, house: House, wait_s: float = 55.0) -> AsyncIterator[Server]:
-    server = Server(folder, house, wait_s)
-    await server.start()
-    try:
+    async with Server(folder, house, wait_s) as server:
         yield server
-    finally:
-        await server.kill()
 
 
 @pytest.mark.req("A2A-01", "A2A-03", "A2A-04", "A2A-05", "A2A-07", "A2A-08", "A2A-09")
@@ -250,7 +193,7 @@ async def test_a_priced_agent_is_charged_for_once_over_a_kill_and_the_books_agre
         await server.kill()
         await server.start()
         assert await server.poll("s") == "slow: dear question"
-        async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {server.key}"}) as client:
+        async with httpx2.AsyncClient(headers=server.auth) as client:
             url = f"http://127.0.0.1:{server.port}/v1/usage/requests"
             entries = (await client.get(url)).json()["data"]
         [entry] = [entry for entry in entries if entry["kind"] == "agent"]

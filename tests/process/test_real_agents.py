@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
-import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +17,7 @@ import pytest
 
 from conformance.environments import Absent, clean_environment, ensure_python
 from process.almanac_double import Almanac
+from process.served import WAIT_S, ScriptedServer, words
 from servers import do_without, free_port
 
 if TYPE_CHECKING:
@@ -27,19 +25,8 @@ if TYPE_CHECKING:
 
 LOCAL = Path(__file__).with_name("market_house.py")
 HOUSE = Path(__file__).with_name("uagents_house.py")
-WAIT_S = 60.0
-"""No test takes it; it turns one that hangs into one that fails."""
 SENTENCE = "I've sent the message"
-CONFIG = """
-port = {port}
-workers = {workers}
-[engine]
-enabled = false
-[scripted]
-enabled = true
-file = "{script}"
-[search]
-enabled = false
+SETTINGS = """
 [agents]
 directory = "{almanac}"
 quiet_s = 0.5
@@ -114,66 +101,26 @@ def _wait(done: Any) -> None:  # noqa: ANN401 -- a question
         time.sleep(0.05)
 
 
-class Server:
-    """A real server, which can be killed and started again."""
+class Server(ScriptedServer):
+    """A real server that agents can find."""
 
     def __init__(self, folder: Path, house: House, wait_s: float, workers: int, more: str = "") -> None:
         self.house = house
-        self.port = free_port()
-        self.key = ""
-        self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
-        script = folder / "script.json"
-        script.write_text(json.dumps(SCRIPT))
-        config = folder / "convene.toml"
-        config.write_text(
-            CONFIG.format(
-                port=self.port, script=script, almanac=house.almanac.url, wait_s=wait_s, workers=workers, more=more
-            )
-        )
-        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
-        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+        self._before = 0
+        settings = SETTINGS.format(almanac=house.almanac.url, wait_s=wait_s, more=more)
+        super().__init__(folder, SCRIPT, settings, workers)
 
     async def start(self) -> None:
-        """Start it and wait until agents can find it."""
-        before = len(self.house.almanac.records)
-        with (self._folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
-            )
-        async with asyncio.timeout(WAIT_S):
-            while not (self.answers() and (self.key or len(self.house.almanac.records) > before)):
-                assert self._process.returncode is None, self.log
-                await asyncio.sleep(0.05)
-        self.key = self.key or self.log.partition("Authorization: Bearer ")[2].split("'")[0]
+        self._before = len(self.house.almanac.records)
+        await super().start()
 
-    def answers(self) -> bool:
-        with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"http://127.0.0.1:{self.port}/livez").status_code == 200
-        return False
+    def is_ready(self) -> bool:
+        return super().is_ready() and bool(self.key or len(self.house.almanac.records) > self._before)
 
     def record(self, address: str) -> Any:  # noqa: ANN401 -- JSON
         """Return what the server's own registry says of an address."""
-        answer = httpx2.get(f"http://127.0.0.1:{self.port}/v1/almanac/agents/{address}")
+        answer = httpx2.get(f"{self.url}/v1/almanac/agents/{address}")
         return answer.json() if answer.status_code == 200 else None
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
-        await self._process.wait()
-
-    @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text()
-
-    async def post(self, body: dict[str, Any], session: str = "") -> Any:  # noqa: ANN401 -- a reply as JSON
-        headers = {"Authorization": f"Bearer {self.key}"} | ({"x-session-id": session} if session else {})
-        async with httpx2.AsyncClient(timeout=90) as client:
-            url = f"http://127.0.0.1:{self.port}/v1/chat/completions"
-            answer = await client.post(url, json=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
 
     async def ask(self, agent: str, text: str, session: str = "") -> str:
         """Address an agent and return what it says."""
@@ -181,20 +128,12 @@ class Server:
         return words(await self.post({"model": "played-agentic", "messages": [message]}, session))
 
 
-def words(reply: Any) -> str:  # noqa: ANN401 -- a reply as JSON
-    return str(reply["choices"][0]["message"]["content"])
-
-
 @contextlib.asynccontextmanager
 async def serving(
     folder: Path, house: House, wait_s: float = 55.0, workers: int = 1, more: str = ""
 ) -> AsyncIterator[Server]:
-    server = Server(folder, house, wait_s, workers, more)
-    await server.start()
-    try:
+    async with Server(folder, house, wait_s, workers, more) as server:
         yield server
-    finally:
-        await server.kill()
 
 
 @pytest.mark.req("AGENT-05", "TRAP-03", "ACP-03", "PICK-04")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +15,7 @@ import pytest
 from conformance.environments import Absent, clean_environment, ensure_python
 from convene.agent_identity import Identity
 from process.almanac_double import Almanac
+from process.served import WAIT_S, ScriptedServer, words
 from servers import do_without, free_port
 
 if TYPE_CHECKING:
@@ -25,18 +23,7 @@ if TYPE_CHECKING:
 
 ASKER = Path(__file__).with_name("uagents_asker.py")
 LOOP = "loop-agentic"
-WAIT_S = 60.0
-"""No test takes it; it turns one that hangs into one that fails."""
-CONFIG = """
-port = {port}
-workers = {workers}
-[engine]
-enabled = false
-[scripted]
-enabled = true
-file = "{script}"
-[search]
-enabled = false
+SETTINGS = """
 [agents]
 directory = "{almanac}"
 quiet_s = 0.5
@@ -100,83 +87,32 @@ class Asker:
                     return said
 
 
-class Server:
-    """A real server, which can be killed and started again."""
+class Server(ScriptedServer):
+    """A real server that agents can find."""
 
     def __init__(
         self, folder: Path, almanac: Almanac, script: list[dict[str, Any]], model: str, settings: str, workers: int
     ) -> None:
-        self.port = free_port()
         self.address = ""
-        self.key = ""
-        self.url = f"http://127.0.0.1:{self.port}"
         self._almanac = almanac
-        self._folder = folder
-        self._process: asyncio.subprocess.Process | None = None
-        folder.mkdir(exist_ok=True)
-        file = folder / "script.json"
-        file.write_text(json.dumps({"models": script}))
-        config = folder / "convene.toml"
-        config.write_text(
-            CONFIG.format(
-                port=self.port,
-                script=file,
-                almanac=almanac.url,
-                model=model,
-                settings=settings,
-                seed=seed_of(folder.name),
-                workers=workers,
-            )
-        )
-        known = {name: value for name, value in os.environ.items() if not name.startswith("CONVENE_")}
-        self._environ = known | {"CONVENE_CONFIG": str(config), "CONVENE_DATA_DIR": str(folder / "data")}
+        said = SETTINGS.format(almanac=almanac.url, model=model, settings=settings, seed=seed_of(folder.name))
+        super().__init__(folder, {"models": script}, said, workers)
 
-    async def start(self) -> None:
-        """Start it and wait until agents can find it."""
-        with (self._folder / "log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "convene", "serve"), stdout=log, stderr=log, env=self._environ, cwd=self._folder
-            )
-        inbox = f"{self.url}/agents/inbox"
-        async with asyncio.timeout(WAIT_S):
-            while not (self._answers() and (self.address or self._announced(inbox))):
-                assert self._process.returncode is None, self.log
-                await asyncio.sleep(0.05)
-        self.address = self.address or self._announced(inbox)
-        self.key = self.key or self.log.partition("Authorization: Bearer ")[2].split("'")[0]
-
-    def _announced(self, inbox: str) -> str:
-        records = self._almanac.records.items()
-        return next((address for address, one in records if one["endpoints"][0]["url"] == inbox), "")
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(httpx2.HTTPError):
-            return httpx2.get(f"{self.url}/livez").status_code == 200
-        return False
-
-    async def kill(self) -> None:
-        assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
-
-    @property
-    def log(self) -> str:
-        return (self._folder / "log").read_text()
+    def is_ready(self) -> bool:
+        if not super().is_ready():
+            return False
+        inbox, records = f"{self.url}/agents/inbox", self._almanac.records.items()
+        found = (address for address, one in records if one["endpoints"][0]["url"] == inbox)
+        self.address = self.address or next(found, "")
+        return bool(self.address)
 
     async def chat(self, text: str) -> str:
         """Ask the model that asks agents, as a user."""
-        headers = {"Authorization": f"Bearer {self.key}"}
-        body = {"model": LOOP, "messages": [{"role": "user", "content": text}]}
-        async with httpx2.AsyncClient(timeout=60) as client:
-            answer = await client.post(f"{self.url}/v1/chat/completions", json=body, headers=headers)
-        assert answer.status_code == 200, answer.text
-        return str(answer.json()["choices"][0]["message"]["content"])
+        return words(await self.post({"model": LOOP, "messages": [{"role": "user", "content": text}]}))
 
     async def usage(self, **query: str) -> Any:  # noqa: ANN401 -- JSON
-        headers = {"Authorization": f"Bearer {self.key}"}
         async with httpx2.AsyncClient(timeout=20) as client:
-            answer = await client.get(f"{self.url}/v1/admin/usage/requests", params=query, headers=headers)
+            answer = await client.get(f"{self.url}/v1/admin/usage/requests", params=query, headers=self.auth)
         assert answer.status_code == 200, answer.text
         return answer.json()["data"]
 
