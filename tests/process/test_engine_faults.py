@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import textwrap
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -191,6 +191,24 @@ async def test_a_child_whose_parent_dies_while_it_loads_ends(tmp_path: Path, pla
         child.stdin.close()
         assert await child.wait() == 0
         assert await child.stdout.read() == b""  # type: ignore[union-attr]
+
+
+async def test_a_server_that_does_not_stop_does_not_keep_the_child(tmp_path: Path, play: Callable[[str], Path]) -> None:
+    play("type(self).__del__ = lambda self: threading.Event().wait()")
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-P", str(CHILD_PATH), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert child.stdin is not None
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            child.stdin.write(build_order(tmp_path, "m", "chat", ONCE, "key"))
+            assert b'"port": 9' in await child.stdout.readline()
+            child.stdin.close()
+            assert await child.wait() == 0
+    finally:
+        with suppress(ProcessLookupError):
+            child.kill()
 
 
 def test_it_works_the_same_on_uvloop(tmp_path: Path, play: Callable[[str], Path]) -> None:
