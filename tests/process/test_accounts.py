@@ -5,46 +5,32 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
-import subprocess
-import sys
 import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 import pytest
 
+from process.program import SCRIPTED, Listening, end, started, verb
+
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
 WAIT_S: Final = 120.0
-CONFIG: Final = "[engine]\nenabled = false\n[scripted]\nenabled = true\n"
 PASSWORD: Final = "canary horse battery"
 LINK: Final = re.compile(r"http://127\.0\.0\.1:\d+/signup\?link=(convene_link_\w+)")
 
 
-class Program:
-    """A running `convene serve`."""
+class Program(Listening):
+    """A running `convene serve`, and a browser."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self.log = log
-        self.port = int(self.wait_for(r"listens on http://127\.0\.0\.1:(\d+)"))
+        super().__init__(process, log)
         self.wait_for(r"curl http")
         self.cookie = ""
-
-    def wait_for(self, pattern: str) -> str:
-        """Return the first group of `pattern`, or all of it, once it is in the log."""
-        until = time.monotonic() + WAIT_S
-        while time.monotonic() < until:
-            found = re.search(pattern, self.log.read_text())
-            if found:
-                return found[1] if found.groups() else found[0]
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        raise AssertionError(f"{pattern} never came: {self.log.read_text()}")
 
     def ask(self, method: str, path: str, body: str = "", **headers: str) -> tuple[int, str]:
         """Send a request as a browser does; return status and body."""
@@ -80,44 +66,13 @@ class Program:
         return self.ask("GET", "/v1/models", authorization=f"Bearer {key}")[0]
 
 
-def convene(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line on the same data folder."""
-    return subprocess.run(  # noqa: S603 -- ours
-        [sys.executable, "-m", "convene", *words],
-        env=environment(folder),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
-
-
-def environment(folder: Path) -> dict[str, str]:
-    settings = {"CONVENE_CONFIG": str(folder / "convene.toml"), "CONVENE_DATA_DIR": str(folder / "data"), "PORT": "0"}
-    return dict(os.environ) | settings
-
-
 @contextlib.contextmanager
 def program(folder: Path, name: str = "log") -> Iterator[Program]:
     """Run `convene serve` until the end of the block."""
-    (folder / "convene.toml").write_text(CONFIG)
-    log = folder / name
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "convene", "serve"],
-            stdout=output,
-            stderr=output,
-            env=environment(folder),
-            cwd=folder,
-        )
-    try:
+    (folder / "convene.toml").write_text(SCRIPTED)
+    with started(folder, name) as (process, log):
         yield Program(process, log)
-        process.terminate()
-        assert process.wait(60) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
+        end(process, log)
 
 
 def sign_up(running: Program) -> None:
@@ -195,9 +150,9 @@ def test_disabling_a_user_elsewhere_ends_its_keys_and_its_browser_here(tmp_path:
         sign_up(running)
         key = make_key(running, "laptop")
         assert running.uses(key) == 200
-        made = convene(tmp_path, "users", "add", "eve@x.org", "--role", "admin", "--json")
+        made = verb(tmp_path, "users", "add", "eve@x.org", "--role", "admin", "--json")
         assert made.returncode == 0, made.stderr
-        ended = convene(tmp_path, "users", "disable", "ada@x.org")
+        ended = verb(tmp_path, "users", "disable", "ada@x.org")
         assert ended.returncode == 0, ended.stderr
         until = time.monotonic() + WAIT_S
         while running.uses(key) != 401:

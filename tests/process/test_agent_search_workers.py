@@ -12,8 +12,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from process.program import Program
 from process.test_cli_agents import CONFIG, environment, run, tides
-from process.test_serve import Program
 from servers import free_port
 
 if TYPE_CHECKING:

@@ -5,13 +5,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
-import re
 import signal
 import sqlite3
 import stat
-import subprocess
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,8 +16,10 @@ import pytest
 
 from convene.errors import Conflict, StoreFault
 from convene.store.backup import back_up
+from process.program import Listening, started, verb
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -41,42 +39,13 @@ output = 2.0
 
 
 def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a verb on the folder's configuration."""
-    return subprocess.run(  # noqa: S603 - this interpreter and the test's own words
-        [sys.executable, "-m", "convene", *words],
-        cwd=folder,
-        env=environment(folder),
-        capture_output=True,
-        text=True,
-        timeout=WAIT_S,
-        check=False,
-    )
+    """Run a verb on the folder, with the test's configuration."""
+    (folder / "convene.toml").write_text(CONFIG)
+    return verb(folder, *words)
 
 
-def environment(folder: Path) -> dict[str, str]:
-    file = folder / "convene.toml"
-    file.write_text(CONFIG)
-    return dict(os.environ) | {"CONVENE_CONFIG": str(file), "CONVENE_DATA_DIR": str(folder / "data"), "PORT": "0"}
-
-
-class Server:
+class Server(Listening):
     """A running `convene serve`."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
-        self.process = process
-        self._log = log
-        self.port = int(self.wait_for(r"listens on http://127\.0\.0\.1:(\d+)"))
-
-    def wait_for(self, pattern: str) -> str:
-        """Return the first group of `pattern` once it is in the log."""
-        until = time.monotonic() + WAIT_S
-        while time.monotonic() < until:
-            found = re.search(pattern, self._log.read_text())
-            if found:
-                return found[1]
-            assert self.process.poll() is None, self._log.read_text()
-            time.sleep(0.02)
-        raise AssertionError(self._log.read_text())
 
     def ask(self, key: str, method: str, path: str, **fields: object) -> Any:  # noqa: ANN401 - JSON
         """Return the JSON of an answer, which must be a 200."""
@@ -109,20 +78,9 @@ class Server:
 @contextlib.contextmanager
 def server(folder: Path, name: str) -> Iterator[Server]:
     """Run `convene serve`; it is killed at the end if it has not ended before."""
-    log = folder / name
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "convene", "serve"],
-            stdout=output,
-            stderr=output,
-            env=environment(folder),
-            cwd=folder,
-        )
-    try:
+    (folder / "convene.toml").write_text(CONFIG)
+    with started(folder, name) as (process, log):
         yield Server(process, log)
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.mark.req("USAGE-01", "USAGE-02")

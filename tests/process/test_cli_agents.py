@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from process.test_serve import Program
+from process.program import Program
 from servers import free_port
 
 if TYPE_CHECKING:

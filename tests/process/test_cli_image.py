@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from image_hosts import png
+from process.program import Program, program
 from process.test_cli_chat import Host, host, run  # noqa: F401 -- a fixture
-from process.test_serve import Program, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

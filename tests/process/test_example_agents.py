@@ -17,8 +17,8 @@ import pytest
 from mcp.client import Client
 
 from conformance.environments import Absent, clean_environment, ensure_python
+from process.program import program
 from process.test_cli_agents import run
-from process.test_serve import program
 from repo.modules import ROOT
 from servers import do_without, free_port
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from process.test_serve import Program
+    from process.program import Program
 
 HERE = ROOT / "examples/agents"
 WAIT_S = 60.0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from process.test_serve import WAIT_S, Program, program
+from process.program import WAIT_S, Program, program
 from process.test_workers import TWO, lines_of, wait_until, workers_of
 
 if TYPE_CHECKING:

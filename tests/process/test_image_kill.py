@@ -20,8 +20,8 @@ from PIL import Image
 
 from image_hosts import serving_images
 from process.image_libraries import write_libraries, write_pipeline
+from process.program import WAIT_S, Program, program, started
 from process.test_image_hosts import WORKFLOW
-from process.test_serve import SERVE, WAIT_S, Program, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,16 +54,9 @@ _FILE = re.compile(r"[0-9a-f]{64}\.png")
 @contextlib.contextmanager
 def running(folder: Path, config: str, key: str = "", **environ: str) -> Iterator[Program]:
     """Run `convene serve` over one data folder; it is killed at the end of the block."""
-    file, log = folder / "convene.toml", folder / "log"
-    file.write_text(config)
-    settings = {"CONVENE_CONFIG": str(file), "CONVENE_DATA_DIR": str(folder / "data"), "PORT": "0"} | environ
-    with log.open("wb") as output:
-        process = subprocess.Popen(SERVE, stdout=output, stderr=output, env=dict(os.environ) | settings, cwd=folder)  # noqa: S603 - ours
-    try:
+    (folder / "convene.toml").write_text(config)
+    with started(folder, **environ) as (process, log):
         yield Program(process, log, key)
-    finally:
-        process.kill()
-        process.wait()
 
 
 def connect(server: Program) -> http.client.HTTPConnection:

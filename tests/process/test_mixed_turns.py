@@ -14,7 +14,7 @@ import pytest
 from openai import AsyncOpenAI
 
 from mcp_double import DoubleTool, McpDouble
-from process.test_serve import program
+from process.program import program
 from searx_double import serving_searx
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from openai.types.chat import ChatCompletion
 
-    from process.test_serve import Program
+    from process.program import Program
     from searx_double import Searx
 
 CONFIG: Final = """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from convene.serving.bookkeeping import LIFE_US
-from process.test_serve import SCRIPTED, WAIT_S, Program, program
+from process.program import SCRIPTED, WAIT_S, Program, program
 from servers import run_sql
 
 if TYPE_CHECKING:

@@ -2,101 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import os
-import re
 import signal
 import subprocess
-import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from process.program import SCRIPTED, SERVE, WAIT_S, Program, frames, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-WAIT_S = 180.0
-SERVE = [sys.executable, "-m", "convene", "serve"]
-SCRIPTED = "[engine]\nenabled = false\n[scripted]\nenabled = true\n"
-
-
-class Program:
-    """A running `convene serve`; the log is a file, so that nothing blocks on a full pipe."""
-
-    def __init__(self, process: subprocess.Popen[bytes], log: Path, key: str = "") -> None:
-        """`key`: of another server on the same store, which printed it."""
-        self.process = process
-        self.log = log
-        self.port = int(self.wait_for(r"listens on http://127\.0\.0\.1:(\d+)"))
-        self.key = key or self.wait_for(r"Authorization: Bearer (convene_\w+)")
-
-    def wait_for(self, pattern: str) -> str:
-        """Return the first group of `pattern` once it is in the log."""
-        until = time.monotonic() + WAIT_S
-        while time.monotonic() < until:
-            found = re.search(pattern, self.log.read_text())
-            if found:
-                return found[1] if found.groups() else found[0]
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.02)
-        raise AssertionError(f"{pattern} never came: {self.log.read_text()}")
-
-    def wait_ready(self) -> None:
-        """Wait until `/readyz` says 200."""
-        until = time.monotonic() + WAIT_S
-        while self.get("/readyz")[0] != 200:
-            assert time.monotonic() < until, self.log.read_text()
-            time.sleep(0.05)
-
-    def get(self, path: str, key: str = "") -> tuple[int, bytes]:
-        """Ask, without a key unless one is given."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-        with contextlib.closing(connection):
-            connection.request("GET", path, headers={"Authorization": f"Bearer {key}"} if key else {})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-
-    @contextlib.contextmanager
-    def chat(self, **fields: object) -> Iterator[http.client.HTTPResponse]:
-        """Open a chat completion."""
-        body = {"model": "asi1", "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 24} | fields
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
-        with contextlib.closing(connection):
-            headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
-            connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
-            yield connection.getresponse()
-
-    def children(self) -> list[int]:
-        """Return the process ids of the engine's children."""
-        table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)  # noqa: S607
-        pairs = (line.split() for line in table.stdout.splitlines())
-        return [int(pid) for pid, parent in pairs if parent == str(self.process.pid)]
-
-
-@contextlib.contextmanager
-def program(folder: Path, config: str, key: str = "") -> Iterator[Program]:
-    """Run `convene serve` until the end of the block, then make sure that it ends in order."""
-    file, log = folder / "convene.toml", folder / "log"
-    file.write_text(config)
-    environ = dict(os.environ) | {"CONVENE_CONFIG": str(file), "CONVENE_DATA_DIR": str(folder / "data"), "PORT": "0"}
-    with log.open("wb") as output:
-        process = subprocess.Popen(SERVE, stdout=output, stderr=output, env=environ, cwd=folder)  # noqa: S603 - ours
-    try:
-        yield Program(process, log, key)
-        process.terminate()
-        assert process.wait(60) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
-
-
-def frames(text: str) -> list[Any]:
-    """Return the data frames of a stream."""
-    return [block[6:] for block in text.split("\n\n") if block.startswith("data: ")]
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ import pytest
 from openai import OpenAI
 
 import convene
-from process.test_serve import program
+from process.program import program
 from searx_double import serving_searx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from process.test_serve import Program
+    from process.program import Program
     from searx_double import Searx
 
 QUESTION = "How high is the lighthouse of Vellmar, and when was it lit first?"

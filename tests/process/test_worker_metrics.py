@@ -13,7 +13,7 @@ import pytest
 
 from convene.api.metrics import Metrics, Packed
 from convene.app_metrics import Shelf
-from process.test_serve import Program, program
+from process.program import Program, program
 from process.test_workers import TWO, wait_until, workers_of
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from process.test_serve import SCRIPTED, SERVE, WAIT_S, Program, frames, program
+from process.program import SCRIPTED, SERVE, WAIT_S, Program, frames, program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
