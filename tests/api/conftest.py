@@ -14,10 +14,11 @@ from bridge import open_client
 from convene.app import App
 from convene.clock import SystemClock
 from convene.config import Config, Edge, Engine, Scripted, Search
+from image_hosts import ImageHosts, serving_images
 from market_doubles import Market
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -118,3 +119,9 @@ def play(serve: Any, tmp_path: Path) -> Any:  # noqa: ANN401 -- a fixture's fact
             yield served
 
     return start
+
+
+@pytest.fixture
+def hosts() -> Iterator[ImageHosts]:
+    with serving_images() as serving:
+        yield serving

@@ -12,11 +12,9 @@ import pytest
 from PIL import Image
 
 from convene.config import Images, Plan, Price
-from image_hosts import ImageHosts, png, serving_images
+from image_hosts import ImageHosts, png
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from api.conftest import Serve, Served
 
 PROMPT = "the same fox at night"
@@ -29,12 +27,6 @@ def clear(size: tuple[int, int] = (256, 256)) -> bytes:
     out = io.BytesIO()
     mask.save(out, "PNG")
     return out.getvalue()
-
-
-@pytest.fixture
-def hosts() -> Iterator[ImageHosts]:
-    with serving_images() as serving:
-        yield serving
 
 
 @pytest.fixture

@@ -13,22 +13,15 @@ import pytest
 from PIL import Image
 
 from convene.config import Images, Model, Scripted, Upstream
-from image_hosts import ImageHosts, serving_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from api.conftest import Serve, Served
+    from image_hosts import ImageHosts
 
 PROMPT = "a fox in snow"
 DEMO = {"demo": Images(kind="scripted")}
-
-
-@pytest.fixture
-def hosts() -> Iterator[ImageHosts]:
-    with serving_images() as serving:
-        yield serving
 
 
 async def post(served: Served, path: str = "/v1/images/generations", **body: Any) -> Any:  # noqa: ANN401 -- JSON

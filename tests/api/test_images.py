@@ -12,21 +12,14 @@ import pytest
 from PIL import Image
 
 from convene.config import Images, Plan, Price, Scripted
-from image_hosts import ImageHosts, serving_images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from api.conftest import Serve, Served
+    from image_hosts import ImageHosts
 
 PROMPT = "a fox in snow"
-
-
-@pytest.fixture
-def hosts() -> Iterator[ImageHosts]:
-    with serving_images() as serving:
-        yield serving
 
 
 @pytest.fixture

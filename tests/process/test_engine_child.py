@@ -20,6 +20,7 @@ from convene.engine.catalogue import CHAT_MODEL, EMBEDDING_MODEL
 from convene.engine.files import ModelFolder
 from convene.engine.process import CHILD_PATH, Engine
 from process.engine_client import ask_aside, chat_aside, open_models, open_request, read_chunks
+from process.engines import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,12 +38,8 @@ async def serving(
     model: str = CHAT_MODEL.name, mode: Mode = "chat", settings: EngineSettings | None = None
 ) -> AsyncIterator[Engine]:
     engine = Engine(open_models().weights(model), mode, settings or EngineSettings(), token=os.urandom)
-    engine.start()
-    try:
+    async with running(engine):
         yield engine
-    finally:
-        await engine.aclose()
-    assert engine.status().pid == 0
 
 
 async def wait_gone(pid_fd: int) -> None:

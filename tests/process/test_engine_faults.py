@@ -18,6 +18,7 @@ from convene.engine.base import EngineSettings, FetchSettings, StartFailed
 from convene.engine.files import ModelFolder
 from convene.engine.process import CHILD_PATH, Engine, build_order
 from convene.engine.supervisor import FAILURES_UNTIL_FAILED
+from process.engines import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -65,12 +66,8 @@ async def serving(tmp_path: Path, settings: EngineSettings) -> AsyncIterator[Eng
     path.write_bytes(b"GGUF and nothing more")
     weights = ModelFolder(tmp_path, FetchSettings(offline=True)).weights(str(path))
     engine = Engine(weights, "chat", settings, token=os.urandom)
-    engine.start()
-    try:
+    async with running(engine):
         yield engine
-    finally:
-        await engine.aclose()
-    assert engine.status().pid == 0
 
 
 async def wait_state(engine: Engine, condition: Callable[[], bool]) -> None:

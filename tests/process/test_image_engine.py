@@ -24,6 +24,7 @@ from convene.engine.base_images import (
 )
 from convene.engine.image_process import CHILD_PATH, PaintEngine
 from convene.engine.image_weights import find_images
+from process.engines import running
 from process.image_libraries import DIFFUSERS, read_facts, write_libraries, write_pipeline
 
 if TYPE_CHECKING:
@@ -54,12 +55,8 @@ async def serving(tmp_path: Path, settings: PaintSettings = QUICK) -> AsyncItera
     if not folder.exists():
         write_pipeline(folder)
     engine = PaintEngine(find_images(str(folder), tmp_path, FetchSettings(offline=True), half=False), settings)
-    engine.start()
-    try:
+    async with running(engine):
         yield engine
-    finally:
-        await engine.aclose()
-    assert engine.status().pid == 0
 
 
 def order(prompt: str, **fields: int | str) -> PaintOrder:
